@@ -1,0 +1,98 @@
+"""What the three command lines share: flags made from settings, and errors made into exit codes."""
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows the module's docstring as it stands and takes no abbreviated flags."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) -> None:
+    """A flag for every field of a dataclass; help and default are those of the class itself."""
+    helps = _argument_docs(settings)
+    group = parser.add_argument_group(title)
+    for setting in fields(settings):
+        is_list = isinstance(setting.default, tuple)
+        shown = ",".join(setting.default) if is_list else setting.default
+        group.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=_names if is_list else type(setting.default),
+            default=setting.default,
+            metavar=_metavar(setting.name, setting.default),
+            help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
+    """The dataclass with the values of its flags."""
+    return settings(**{s.name: getattr(args, s.name) for s in fields(settings) if s.default is not MISSING})
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+def say(message: str) -> None:
+    """A message for the person at the terminal; standard output is for result paths."""
+    print(message, file=sys.stderr)
+
+
+def run(main: Callable[[], int]) -> None:
+    """End the process with the main function's exit code, and turn errors into one line and a code."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        say("interrupted")
+        code = INTERRUPTED
+    except (ValueError, FileNotFoundError) as error:
+        say(f"error: {_one_line(error)}")
+        code = WRONG_USE
+    except (OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        say(f"error: {_one_line(error)}")
+        code = FAILED
+    sys.exit(code)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _argument_docs(documented: Any) -> dict[str, str]:
+    """Descriptions in the Args section of a Google style docstring."""
+    doc = inspect.getdoc(documented) or ""
+    section = re.search(r"^Args:\n((?:[ ]+.*\n|\n)+)", doc + "\n", re.MULTILINE).group(1)
+    items = re.findall(r"^ {4}(\w+): ((?:.*\n)(?: {8}.*\n)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in items}
+
+
+def _metavar(name: str, default: Any) -> str:
+    if isinstance(default, tuple):
+        return "LAYER[,LAYER]"
+    if name.endswith("size") and name != "batch_size":
+        return "PX"
+    return {int: "N", float: "X", str: "NAME"}[type(default)]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

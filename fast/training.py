@@ -1,0 +1,239 @@
+"""Training a TransformerNet for one style (Johnson et al., arXiv 1603.08155)."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from fast.data import PhotoCrops, find_photos
+from fast.stylize import stylize
+from media import read_image, write_atomically, write_image
+from models.checkpoint import Checkpoint, read_checkpoint
+from models.losses import LossSettings, PerceptualLoss
+from models.transformer_net import TransformerNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """All that decides what the trained network becomes, beside the losses and the pictures.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: crops a step and process.
+        image_size: side of the square crops in px.
+        style_size: longer side of the style image in px; larger means larger strokes.
+        learning_rate: of Adam, at its highest; rises over warmup_steps and falls to 0 as a cosine.
+        warmup_steps: steps until the learning rate is at its highest.
+        width: channels of the network's first layer.
+        num_blocks: residual blocks of the network.
+        seed: of the weights and of the order and crops of the photos.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 20_000
+    batch_size: int = 4
+    image_size: int = 256
+    style_size: int = 512
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    width: int = 32
+    num_blocks: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "width", "num_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("image_size", "style_size"):
+            if getattr(self, name) < 32:
+                raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if self.seed < 0 or self.warmup_steps < 0:
+            raise ValueError("seed and warmup_steps must be 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One step: its number from 1, the loss terms, images per second since the last report."""
+
+    step: int
+    loss: float
+    content: float
+    style: float
+    tv: float
+    images_per_second: float
+
+
+def train(
+    style: Path,
+    data: Path,
+    output: Path,
+    *,
+    settings: TrainingSettings,
+    loss: LossSettings,
+    accelerator: Accelerator,
+    resume: bool = False,
+    save_every: int = 500,
+    num_workers: int = 1,
+    credits: dict[str, str] | None = None,
+    callback: Callable[[TrainingProgress], None] | None = None,
+) -> Checkpoint:
+    """Train a style and write its checkpoint; a preview picture is kept beside it.
+
+    Args:
+        style: style image file.
+        data: folder of photos, searched with the folders in it.
+        output: `.pth` to write, every save_every steps and at the end or on Ctrl-C.
+        settings: network, data and schedule.
+        loss: layers and weights of the perceptual loss.
+        accelerator: devices, processes and mixed precision.
+        resume: go on from `output` if it exists.
+        save_every: steps between two checkpoints.
+        num_workers: processes that read photos.
+        credits: title, artist and licence of the style image, kept in the checkpoint.
+        callback: called on the main process about every second with the progress.
+
+    Returns:
+        The finished checkpoint, as written.
+
+    Raises:
+        ValueError: unusable style, data or settings; or `output` holds another training.
+        FloatingPointError: the loss is not finite; the last good checkpoint stays.
+        OSError: a file cannot be read or written.
+    """
+    photos = find_photos(data)
+    style_image = read_image(style, long_side=settings.style_size).rgb
+    checkpoint = Checkpoint(
+        arguments={"width": settings.width, "num_blocks": settings.num_blocks},
+        weights={},
+        style={"file": style.name, **(credits or {})},
+        loss=_plain(asdict(loss)),
+        training={**asdict(settings), "num_processes": accelerator.num_processes, "step": 0},
+    )
+    saved = read_checkpoint(output) if resume and output.exists() else None
+    if saved:
+        _check_same_training(saved, checkpoint, output)
+        if saved.training["step"] == settings.steps:
+            return saved
+
+    torch.manual_seed(settings.seed)
+    device = accelerator.device
+    net = TransformerNet(**checkpoint.arguments)
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+    first_step = 0
+    if saved:
+        net.load_state_dict(saved.weights)
+        optimizer.load_state_dict(saved.resume_state)
+        first_step = saved.training["step"]
+
+    # The items of this run: item i is the same crop in every run.
+    global_batch = settings.batch_size * accelerator.num_processes
+    loader = DataLoader(
+        PhotoCrops(photos, settings.image_size, seed=settings.seed),
+        batch_size=settings.batch_size,
+        sampler=range(first_step * global_batch, settings.steps * global_batch),
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
+    # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed float16's range.
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype).to(device)
+    preview = torch.cat([crop[None] for crop in map(loader.dataset.__getitem__, range(4))])
+
+    def save(step: int) -> None:
+        if not accelerator.is_main_process:
+            return
+        bare = accelerator.unwrap_model(net)
+        checkpoint.weights = {k: v.detach().cpu().clone() for k, v in bare.state_dict().items()}
+        checkpoint.training |= {"step": step, "images": step * global_batch, "device": _name(device)}
+        if not all(weight.isfinite().all() for weight in checkpoint.weights.values()):
+            raise FloatingPointError(f"the weights are no longer finite at step {step}")
+        finished = step == settings.steps
+        checkpoint.resume_state = {} if finished else _plain(optimizer.state_dict())
+        write_atomically(output, checkpoint.to_bytes())
+        pictures = stylize(bare, preview.to(device)).cpu()
+        rows = torch.cat([torch.cat([*preview], dim=-1), torch.cat([*pictures], dim=-1)], dim=-2)
+        write_image(output.with_suffix(".preview.jpg"), rows[None])
+
+    step = first_step
+    last_report, images = time.perf_counter(), 0
+    try:
+        for content in loader:
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(step, settings)
+            stylized = net(content)
+            terms = perceptual_loss(stylized, perceptual_loss.content_targets(content))
+            accelerator.backward(terms.total)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            images += global_batch
+
+            now = time.perf_counter()
+            if now - last_report > 1 or step in (first_step + 1, settings.steps):
+                progress = TrainingProgress(
+                    step,
+                    *(x.item() for x in (terms.total, terms.content, terms.style, terms.tv)),
+                    images / (now - last_report),
+                )
+                if not math.isfinite(progress.loss):
+                    raise FloatingPointError(f"the loss is {progress.loss} at step {step}")
+                if callback and accelerator.is_main_process:
+                    callback(progress)
+                last_report, images = time.perf_counter(), 0
+            if step % save_every == 0 and step < settings.steps:
+                save(step)
+    except KeyboardInterrupt:
+        save(step)
+        raise
+    save(settings.steps)
+    accelerator.wait_for_everyone()
+    return checkpoint
+
+
+def _learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then a cosine to 0."""
+    warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
+def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:
+    """Resuming must not mix two trainings: everything but what a run adds has to be equal."""
+    pairs = [(f"--{k.replace('_', '-')}", saved.loss.get(k), v) for k, v in wanted.loss.items()]
+    pairs += [
+        (f"--{k.replace('_', '-')}", saved.training.get(k), v)
+        for k, v in wanted.training.items()
+        if k != "step"
+    ]
+    pairs += [("--style", saved.style.get("file"), wanted.style["file"])]
+    for flag, old, new in pairs:
+        if old != new:
+            raise ValueError(
+                f"{output} holds another training: {flag} was {old}, now {new}; "
+                "leave out --resume to start anew, or choose another output"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Nested tuples as lists and tensors on the CPU, as a checkpoint stores them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

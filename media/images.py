@@ -1,0 +1,230 @@
+"""Image files to tensors and back, with orientation, colour profile, transparency and metadata."""
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from torch import Tensor
+
+from media.files import write_atomically
+
+# How each format is written: Pillow's name, whether it keeps transparency, and its options.
+# 4:4:4 and high quality, because brush strokes are all edges and colour changes.
+_JPEG = ("JPEG", False, {"quality": 95, "subsampling": 0})
+_TIFF = ("TIFF", True, {"compression": "tiff_adobe_deflate"})
+FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": ("PNG", True, {}),
+    ".webp": ("WEBP", True, {"quality": 95}),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".bmp": ("BMP", False, {}),
+    ".gif": ("GIF", True, {}),
+}
+if features.check("avif"):
+    FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
+
+_METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
+
+
+@dataclass
+class Picture:
+    """An image as read from a file.
+
+    Args:
+        rgb: (1, 3, H, W) float32 RGB in [0, 1], sRGB, upright.
+        alpha: (H, W) uint8 opacity, or None for an opaque image.
+        exif: EXIF block without the orientation, which has been applied; empty if there is none.
+        dpi: resolution in pixels per inch, or None.
+    """
+
+    rgb: Tensor
+    alpha: np.ndarray | None = None
+    exif: bytes = field(default=b"", repr=False)
+    dpi: tuple[float, float] | None = None
+
+
+def read_image(
+    path: Path | str, *, long_side: int | None = None, short_side: int | None = None
+) -> Picture:
+    """Read the first frame of an image file as upright sRGB.
+
+    EXIF orientation is applied, an embedded colour profile converted to sRGB, and grey, palette, CMYK and
+    16-bit images brought to 8-bit RGB.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or anything else that Pillow reads.
+        long_side: scale the longer side to this many px; the file's own size by default.
+        short_side: the same for the shorter side.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is not an image, is damaged, or has more pixels than Pillow deems safe.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not an image")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 90 megapixels and refuses from 180; only the refusal matters here.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                _draft(image, long_side, short_side)
+                image.load()
+                image = ImageOps.exif_transpose(image)
+                exif, dpi = _read_metadata(image)
+                image = _to_8bit_srgb(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image: {_describe(path)}") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path} has more pixels than can be read safely (179 megapixels)") from None
+    except Exception as error:  # decoders raise all sorts of errors on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
+
+    image = _resize(image, long_side, short_side)
+    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
+    rgb = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3), a copy
+    return Picture(rgb.permute(2, 0, 1)[None].float().div_(255), alpha, exif, dpi)
+
+
+def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -> None:
+    """Write an image file, completely or not at all.
+
+    Args:
+        path: its suffix chooses the format; see FORMATS.
+        rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to 8 bits.
+        like: picture whose transparency and metadata are put back where the format allows. Transparent
+            pixels become white in a format without transparency.
+
+    Raises:
+        ValueError: unknown format, or the image is too large for it.
+        OSError: the file cannot be written; what stood there before is untouched.
+    """
+    path = Path(path)
+    check_format(path)
+    name, keeps_alpha, options = FORMATS[path.suffix.lower()]
+    pixels = rgb[0].detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
+    image = Image.fromarray(pixels.contiguous().numpy(), "RGB")
+    options = dict(options)
+    if like is not None:
+        if like.alpha is not None:
+            image.putalpha(Image.fromarray(like.alpha, "L").resize(image.size, Image.Resampling.LANCZOS))
+            if not keeps_alpha:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image).convert("RGB")
+        if name in _METADATA_FORMATS:
+            options |= {"exif": like.exif} if like.exif else {}
+            options |= {"dpi": like.dpi} if like.dpi else {}
+    encoded = io.BytesIO()
+    try:
+        image.save(encoded, name, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {image.width}x{image.height} px as {name}: {error}") from error
+    write_atomically(path, encoded.getbuffer())
+
+
+def check_format(path: Path) -> None:
+    """ValueError unless the suffix names a format that can be written."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(
+            f"cannot write '{path.name}': the suffix must be one of {' '.join(sorted(FORMATS))}"
+        )
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files in a folder and the folders in it, by suffix, sorted; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in FORMATS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _draft(image: Image.Image, long_side: int | None, short_side: int | None) -> None:
+    """Let the JPEG decoder skip resolution that would be thrown away."""
+    wanted = long_side or short_side
+    if wanted:
+        scale = wanted / (max(image.size) if long_side else min(image.size))
+        if scale < 1:
+            image.draft(None, tuple(max(1, round(side * scale)) for side in image.size))
+
+
+def _resize(image: Image.Image, long_side: int | None, short_side: int | None) -> Image.Image:
+    wanted = long_side or short_side
+    scale = wanted / (max(image.size) if long_side else min(image.size)) if wanted else 1
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | None]:
+    """EXIF block and resolution; what cannot be read is left out, because the pixels matter more."""
+    try:
+        exif = image.getexif().tobytes() if "exif" in image.info else b""
+        dpi = tuple(float(value) for value in image.info["dpi"]) if "dpi" in image.info else None
+    except Exception:  # parsers of foreign metadata raise all sorts of errors
+        return b"", None
+    return exif, dpi if dpi and min(dpi) > 0 else None
+
+
+def _to_8bit_srgb(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where the image has transparency; 8 bits a channel, sRGB."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8bit_grey(image)
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
+    profile = image.info.get("icc_profile")
+    if image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    image = _convert_profile(image, profile) if profile else image
+    image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
+    return image
+
+
+def _to_8bit_grey(image: Image.Image) -> Image.Image:
+    """Integers are 16-bit values; floats reach up to 1, 255 or 65535, whichever holds them all."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    white = 65535.0
+    if image.mode == "F":
+        white = next((limit for limit in (1.0, 255.0) if values.max() <= limit), 65535.0)
+    return Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8), "L")
+
+
+def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """Colours as sRGB; an image with a broken or unfit profile is taken as sRGB already."""
+    try:
+        return ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+
+
+def _describe(path: Path) -> str:
+    """What a file that is no image seems to be."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it holds an HTML page"
+    if start.startswith(b"pk\x03\x04"):
+        return "it holds a zip archive"
+    if start.startswith(b"<?xml") or start.startswith(b"<svg"):
+        return "it holds XML or SVG"
+    return "its content is of no image format that Pillow knows"

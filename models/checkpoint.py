@@ -1,0 +1,119 @@
+"""What a style's `.pth` is: one file of tensors, numbers and strings that describes itself."""
+
+import io
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.transformer_net import TransformerNet
+
+FORMAT = "style-transfer checkpoint"
+VERSION = 1
+ARCHITECTURE = "TransformerNet"
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """A trained style, or one in training.
+
+    Args:
+        arguments: of TransformerNet, so that it can be built again.
+        weights: its state dict, on the CPU.
+        style: title, artist, licence and file name of the style image.
+        loss: the LossSettings that it was trained with.
+        training: the TrainingSettings, and what they came to: step, images seen, hardware.
+        figures: measured quality; see benchmarks/quality.py.
+        resume_state: optimiser and scheduler of an unfinished training; empty once it is complete.
+    """
+
+    arguments: dict[str, int]
+    weights: dict[str, Tensor]
+    style: dict[str, str] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    resume_state: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> TransformerNet:
+        """The network, in evaluation mode on the CPU; ValueError if the weights do not fit it."""
+        try:
+            net = TransformerNet(**self.arguments)
+            net.load_state_dict(self.weights)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the checkpoint's weights do not fit its architecture: {reason}") from error
+        return net.eval()
+
+    def to_bytes(self) -> bytes:
+        """The content of the `.pth` file."""
+        stored = {"format": FORMAT, "version": VERSION, "architecture": ARCHITECTURE, **_shallow(self)}
+        buffer = io.BytesIO()
+        torch.save(stored, buffer)
+        return buffer.getvalue()
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a `.pth` without executing anything from it.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is not a checkpoint of this project; the message says what it is instead.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    what = _recognise(content)
+    if what:
+        raise ValueError(f"{path} is not a model: {what}")
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"{path} is refused: {_unsafe_part(str(error))}") from error
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ValueError(f"{path} is truncated or damaged") from error
+
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
+    if stored.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has checkpoint version {stored.get('version')}; this program reads version {VERSION}"
+        )
+    if stored.get("architecture") != ARCHITECTURE:
+        raise ValueError(f"{path} holds an unknown architecture: {stored.get('architecture')}")
+    names = {part.name for part in fields(Checkpoint)}
+    if not names <= stored.keys() or not all(isinstance(stored[name], dict) for name in names):
+        raise ValueError(f"{path} is an incomplete checkpoint")
+    return Checkpoint(**{name: stored[name] for name in names})
+
+
+def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {part.name: getattr(checkpoint, part.name) for part in fields(checkpoint)}
+
+
+def _recognise(content: bytes) -> str | None:
+    """What a file is that cannot be a torch file; None if it may be one."""
+    start = content[:512].lstrip().lower()
+    kinds = {
+        b"\xff\xd8\xff": "it is a JPEG image (the photo goes without a flag, the model after --model)",
+        b"\x89png": "it is a PNG image (the photo goes without a flag, the model after --model)",
+        b"<!doctype html": "it is an HTML page, perhaps a failed download",
+        b"<html": "it is an HTML page, perhaps a failed download",
+        b"version https://git-lfs": "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'",
+    }
+    if not content:
+        return "it is empty"
+    for magic, kind in kinds.items():
+        if start.startswith(magic):
+            return kind
+    # torch.save writes a zip archive; before torch 1.6 it wrote a bare pickle.
+    return None if content.startswith((b"PK\x03\x04", b"\x80")) else "it is of no format known here"
+
+
+def _unsafe_part(message: str) -> str:
+    """Which object made the safe loader stop, from its message."""
+    _, found, rest = message.partition("GLOBAL ")
+    name = rest.split()[0] if found else "something other than tensors, numbers and strings"
+    return f"to load it would run code ({name})"

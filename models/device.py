@@ -1,0 +1,78 @@
+"""Where and in which precision to compute, and how to keep memory fast."""
+
+import ctypes
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """A device that works: the named one, or CUDA, MPS or CPU, the first there is.
+
+    Raises:
+        ValueError: the named device does not exist on this machine.
+    """
+    if name is None:
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is the faster one.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def _bfloat16_is_faster(device: torch.device) -> bool:
+    """Time a small convolution on the CPU: some processors run bfloat16 at half of float32's speed."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+
+    def seconds(dtype: torch.dtype) -> float:
+        x = torch.ones(1, 64, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.ones(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        timings = []
+        for _ in range(4):  # the first one prepares the kernel
+            start = time.perf_counter()
+            F.conv2d(x, weight)
+            timings.append(time.perf_counter() - start)
+        return min(timings)
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
+
+
+def keep_pages() -> None:
+    """Let freed memory stay with the process (glibc only).
+
+    By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by page when it
+    is first touched; on the CPU this takes about as long as the convolutions.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)

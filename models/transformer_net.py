@@ -1,0 +1,138 @@
+"""Johnson's image transformation network (no relation to attention)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TransformerNet(nn.Module):
+    """Stylizes an image of any size in one forward pass (Johnson et al., arXiv 1603.08155).
+
+    Three convolutions reduce the image to a quarter of its size, residual blocks work there, two
+    up-convolutions bring it back. Departures from the paper: affine instance normalisation (Ulyanov et al.,
+    arXiv 1607.08022) instead of batch normalisation, reflection padding everywhere, and nearest
+    up-sampling before a convolution instead of a transposed convolution, which leaves a checkerboard.
+
+    Args:
+        width: channels of the first layer; the trunk has four times as many.
+        num_blocks: residual blocks.
+
+    Raises:
+        ValueError: width or num_blocks is not positive.
+    """
+
+    def __init__(self, *, width: int = 32, num_blocks: int = 5) -> None:
+        super().__init__()
+        if width < 1 or num_blocks < 1:
+            raise ValueError(f"width and num_blocks must be 1 or more, not {width} and {num_blocks}")
+        self.arguments = {"width": width, "num_blocks": num_blocks}
+        self.encoder = nn.Sequential(
+            ConvLayer(3, width, kernel_size=9),
+            ConvLayer(width, 2 * width, kernel_size=3, stride=2),
+            ConvLayer(2 * width, 4 * width, kernel_size=3, stride=2),
+        )
+        self.trunk = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(num_blocks)))
+        self.decoder = nn.Sequential(
+            UpsampleConvLayer(4 * width, 2 * width),
+            UpsampleConvLayer(2 * width, width),
+        )
+        self.to_rgb = nn.Conv2d(width, 3, kernel_size=9)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Stylize images.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1], any size from 1x1.
+
+        Returns:
+            (B, 3, H, W) float32 RGB, a little beyond [0, 1] at most; clamp before showing.
+        """
+        height, width = image.shape[-2:]
+        x = _reflect(image, 0, -width % 4, 0, -height % 4)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.decoder(self.trunk(self.encoder(x)))
+        x = self.to_rgb(_reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
+        # As the paper's scaled tanh; its range exceeds [0, 1] so that pure black and white keep a gradient.
+        return 0.5 + 0.6 * torch.tanh(x)
+
+
+class ConvLayer(nn.Module):
+    """Reflection padding, convolution, instance normalisation, ReLU (optional)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, relu: bool = True
+    ) -> None:
+        super().__init__()
+        # No bias: the normalisation that follows would remove it.
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, bias=False)
+        self.norm = InstanceNorm(out_channels)
+        self.padding = kernel_size // 2
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(_reflect(x, *(self.padding,) * 4)))
+        return F.relu(x, inplace=True) if self.relu else x
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside the identity; no ReLU after the addition."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(channels, channels, kernel_size=3)
+        self.conv2 = ConvLayer(channels, channels, kernel_size=3, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.conv1(x))
+
+
+class UpsampleConvLayer(nn.Module):
+    """Nearest up-sampling by 2, reflection padding, 3x3 convolution, instance normalisation, ReLU.
+
+    Computed as four 2x2 convolutions of the small image, one for each position of an output pixel in its
+    2x2 block: the up-sampled image only repeats pixels, so taps that fall on the same one are added up
+    beforehand. The result is the same for 4/9 of the multiplications and without the large padded image.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
+        self.norm = InstanceNorm(out_channels)
+        # Which of the 3 taps fall on the first and on the second source pixel, for even and odd outputs.
+        taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
+        self.register_buffer("taps", taps, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
+        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight)
+        # Reflecting the up-sampled image at its border repeats the small image's border pixel.
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = F.conv2d(x, phases.flatten(0, 2))  # (B, 4 * out, H + 1, W + 1)
+        x = x.unflatten(1, (2, 2, -1))
+        rows = [
+            torch.stack([x[:, p, q, :, p : p + height, q : q + width] for q in (0, 1)], dim=-1)
+            for p in (0, 1)
+        ]
+        x = torch.stack(rows, dim=3)  # (B, out, H, 2, W, 2)
+        x = x.reshape(batch, -1, 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
+        return F.relu(self.norm(x), inplace=True)
+
+
+class InstanceNorm(nn.Module):
+    """Affine instance normalisation with float32 statistics (Ulyanov et al., arXiv 1607.08022)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def _reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Reflection padding that also works for images smaller than the padding, by repeating it."""
+    return F.pad(x, (left, right, top, bottom), mode="reflect")

@@ -1,0 +1,168 @@
+"""VGG-19 as a loss network: named features of an image, frozen weights."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
+CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
+
+# The modules of torchvision's `vgg19().features` in order, by the papers' names: index = position.
+LAYER_NAMES = tuple(
+    name
+    for block, num_convs in enumerate(CONVS_PER_BLOCK, start=1)
+    for name in (
+        *(f"{kind}{block}_{conv}" for conv in range(1, num_convs + 1) for kind in ("conv", "relu")),
+        f"pool{block}",
+    )
+)
+
+# What the weights want to see: RGB means and standard deviations of images in [0, 1].
+CAFFE_MEAN, CAFFE_STD = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGG19Features(nn.Module):
+    """Features of the VGG-19 network, by layer name (Simonyan & Zisserman, arXiv 1409.1556).
+
+    The network ends at the deepest layer asked for, is frozen and stays in evaluation mode.
+    The input's scale and channel order are folded into the first convolution; only the mean is subtracted
+    from the image, because zero padding comes after the mean.
+
+    Args:
+        layers: layer names such as "relu4_2"; see LAYER_NAMES.
+        weights: "original" (the authors' Caffe weights, bundled) or "torchvision"
+            (VGG19_Weights.IMAGENET1K_V1, downloaded on first use).
+        dtype: precision of the convolutions and of the features.
+
+    Raises:
+        ValueError: unknown layer or weights.
+        OSError: torchvision's weights can be neither found nor downloaded.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[str],
+        *,
+        weights: str = "original",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.layers = check_layers(layers)
+        deepest = max(map(LAYER_NAMES.index, self.layers))
+        self.names = LAYER_NAMES[: deepest + 1]
+
+        state, mean, std = _read_weights(weights, [n for n in self.names if n.startswith("conv")])
+        first = state["conv1_1.weight"] / torch.tensor(std).view(1, 3, 1, 1)
+        state["conv1_1.weight"] = first.flip(1) if weights == "original" else first  # BGR -> RGB
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+
+        self.convs = nn.ModuleDict()
+        for name in self.names:
+            if name.startswith("conv"):
+                out_channels, in_channels = state[f"{name}.weight"].shape[:2]
+                conv = nn.utils.skip_init(nn.Conv2d, in_channels, out_channels, 3, padding=1)
+                conv.load_state_dict({k: state[f"{name}.{k}"] for k in ("weight", "bias")})
+                self.convs[name] = conv
+        self.convs.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "VGG19Features":
+        """Stay in evaluation mode: a loss network is never trained."""
+        return super().train(False)
+
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Features of an image.
+
+        Args:
+            image: (B, 3, H, W) float32 RGB in [0, 1]; values outside are allowed.
+            layers: some of the layers given at construction; all of them by default. The pass ends at the
+                deepest one.
+
+        Returns:
+            dict from layer name to (B, C, h, w) in the network's dtype. Blocks 1 to 5 have
+            64, 128, 256, 512, 512 channels at 1, 1/2, 1/4, 1/8, 1/16 of the size.
+
+        Raises:
+            ValueError: the image is too small for the deepest layer.
+        """
+        wanted = set(self.layers if layers is None else layers)
+        deepest = max(map(LAYER_NAMES.index, wanted))
+        min_size = 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: deepest + 1])
+        if min(image.shape[-2:]) < min_size:
+            height, width = image.shape[-2:]
+            raise ValueError(
+                f"an image of {width}x{height} px is too small for {LAYER_NAMES[deepest]}: "
+                f"at least {min_size} px a side are needed"
+            )
+        features = {}
+        x = (image - self.mean).to(self.convs["conv1_1"].weight.dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
+            if name.startswith("conv"):
+                x = self.convs[name](x)
+            elif name.startswith("relu"):
+                x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
+            else:
+                x = F.max_pool2d(x, 2)
+            if name in wanted:
+                features[name] = x
+        return features
+
+
+def check_layers(layers: Iterable[str]) -> tuple[str, ...]:
+    """Layer names, each checked and listed once; ValueError says which one is unknown."""
+    layers = tuple(dict.fromkeys(layers))
+    for layer in layers:
+        if layer not in LAYER_NAMES:
+            raise ValueError(f"unknown layer '{layer}'; VGG-19 has {', '.join(LAYER_NAMES)}")
+    if not layers:
+        raise ValueError("at least one layer is needed")
+    return layers
+
+
+def _read_weights(weights: str, convs: list[str]) -> tuple[dict[str, Tensor], tuple, tuple]:
+    """Weights and biases of the named convolutions, and the RGB mean and standard deviation they expect."""
+    if weights == "original":
+        return _read_original(convs), CAFFE_MEAN, CAFFE_STD
+    if weights == "torchvision":
+        return _read_torchvision(convs), IMAGENET_MEAN, IMAGENET_STD
+    raise ValueError(f"unknown VGG weights '{weights}'; choose original or torchvision")
+
+
+def _read_original(convs: list[str]) -> dict[str, Tensor]:
+    """Decode the bundled file: each weight is an index into its layer's table of 256 values."""
+    state = {}
+    with safe_open(WEIGHTS, framework="pt") as file:
+        for conv in convs:
+            index, table = file.get_tensor(f"{conv}.index"), file.get_tensor(f"{conv}.table")
+            state[f"{conv}.weight"] = table[index.int()]
+            state[f"{conv}.bias"] = file.get_tensor(f"{conv}.bias")
+    return state
+
+
+def _read_torchvision(convs: list[str]) -> dict[str, Tensor]:
+    from torchvision.models import VGG19_Weights
+
+    try:
+        stored = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"torchvision's VGG-19 weights could not be downloaded ({error}); "
+            "the bundled ones need no network: --vgg original"
+        ) from error
+    # Standardised images are some 57 times smaller than 0..255 ones. ReLU and max pooling pass a factor
+    # through, so scaling the input and every bias brings the features to the original network's scale,
+    # where the same loss weights apply.
+    scale = 255 * sum(IMAGENET_STD) / 3
+    state = {}
+    for conv in convs:
+        index = LAYER_NAMES.index(conv)
+        input_scale = scale if conv == "conv1_1" else 1
+        state[f"{conv}.weight"] = stored[f"features.{index}.weight"] * input_scale
+        state[f"{conv}.bias"] = stored[f"features.{index}.bias"] * scale
+    return state
