@@ -64,15 +64,16 @@ def run(main: Callable[[], int]) -> None:
         say("interrupted")
         code = INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
-        say(f"error: {_one_line(error)}")
+        say(f"error: {one_line(error)}")
         code = WRONG_USE
     except (OSError, ArithmeticError, MemoryError, RuntimeError) as error:
-        say(f"error: {_one_line(error)}")
+        say(f"error: {one_line(error)}")
         code = FAILED
     sys.exit(code)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line, as a person would want to read it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,9 +1,51 @@
-"""Running a trained network on images."""
+"""Loading a trained style and running it on images."""
+
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.checkpoint import read_checkpoint
+from models.device import pick_device, pick_precision
 from models.transformer_net import TransformerNet
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+def find_model(name: str) -> Path:
+    """The file of a model: a path as it is, a bare name in checkpoints/, with or without ".pth".
+
+    Raises:
+        FileNotFoundError: there is no such model; the message lists those there are.
+    """
+    candidates = [Path(name), CHECKPOINTS / name, CHECKPOINTS / f"{name}.pth"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    models = ", ".join(sorted(path.stem for path in CHECKPOINTS.glob("*.pth"))) or "none"
+    raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
+
+
+def load(model: str | Path, *, device: str | None = None, precision: str = "auto") -> TransformerNet:
+    """A trained style, ready to run.
+
+    Args:
+        model: path of a `.pth`, or the bare name of one in checkpoints/.
+        device: "cpu", "cuda", "mps"...; the best there is by default.
+        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest that is
+            safe. Statistics are float32 in any case.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file is not a checkpoint, or device or precision cannot be used.
+    """
+    where = pick_device(device)
+    dtype = pick_precision(precision, where)
+    net = read_checkpoint(find_model(str(model))).build().requires_grad_(False).to(where)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    return net
 
 
 @torch.inference_mode()
@@ -11,10 +53,10 @@ def stylize(net: TransformerNet, image: Tensor) -> Tensor:
     """Stylize images in one forward pass.
 
     Args:
-        net: trained network; computes in its own device and precision.
-        image: (B, 3, H, W) float32 RGB in [0, 1] on the network's device.
+        net: network from `load`.
+        image: (B, 3, H, W) float32 RGB in [0, 1], any size, on any device.
 
     Returns:
-        (B, 3, H, W) float32 RGB in [0, 1].
+        (B, 3, H, W) float32 RGB in [0, 1], on the network's device.
     """
-    return net(image).clamp(0, 1)
+    return net(image.to(net.device)).clamp(0, 1)

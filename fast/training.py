@@ -147,7 +147,7 @@ def train(
     net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
     # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed float16's range.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype).to(device)
+    perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
     preview = torch.cat([crop[None] for crop in map(loader.dataset.__getitem__, range(4))])
 
     def save(step: int) -> None:

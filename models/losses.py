@@ -23,8 +23,8 @@ def gram_matrix(features: Tensor) -> Tensor:
         (B, C, C) float32, symmetric.
     """
     _, channels, height, width = features.shape
-    flat = features.flatten(2).float()  # (B, C, H*W)
-    return (flat @ flat.mT) / (channels * height * width)
+    flat = features.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, H*W, C), no copy if channels-last
+    return (flat.mT @ flat) / (channels * height * width)
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -112,8 +112,11 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         self.settings = settings
         self.vgg = VGG19Features(
-            settings.content_layers + settings.style_layers, weights=settings.vgg, dtype=dtype
-        ).to(style[0].device)
+            settings.content_layers + settings.style_layers,
+            weights=settings.vgg,
+            dtype=dtype,
+            device=style[0].device,
+        )
         for layer, gram in self._style_targets(style, style_blend or [1.0] * len(style)).items():
             self.register_buffer(f"gram_{layer}", gram, persistent=False)
 

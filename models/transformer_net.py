@@ -39,6 +39,11 @@ class TransformerNet(nn.Module):
         self.to_rgb = nn.Conv2d(width, 3, kernel_size=9)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.to_rgb.weight.device
+
     def forward(self, image: Tensor) -> Tensor:
         """Stylize images.
 
@@ -49,8 +54,8 @@ class TransformerNet(nn.Module):
             (B, 3, H, W) float32 RGB, a little beyond [0, 1] at most; clamp before showing.
         """
         height, width = image.shape[-2:]
-        x = _reflect(image, 0, -width % 4, 0, -height % 4)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = _reflect(x, 0, -width % 4, 0, -height % 4)
         x = self.decoder(self.trunk(self.encoder(x)))
         x = self.to_rgb(_reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
         # As the paper's scaled tanh; its range exceeds [0, 1] so that pure black and white keep a gradient.
@@ -106,10 +111,10 @@ class UpsampleConvLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
-        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight)
+        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight.float())
         # Reflecting the up-sampled image at its border repeats the small image's border pixel.
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        x = F.conv2d(x, phases.flatten(0, 2))  # (B, 4 * out, H + 1, W + 1)
+        x = F.conv2d(x, phases.flatten(0, 2).to(x.dtype))  # (B, 4 * out, H + 1, W + 1)
         x = x.unflatten(1, (2, 2, -1))
         rows = [
             torch.stack([x[:, p, q, :, p : p + height, q : q + width] for q in (0, 1)], dim=-1)
@@ -130,9 +135,63 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        if x.device.type == "cpu":
+            return _ChannelsLastInstanceNorm.apply(x, self.weight, self.bias, self.eps)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.instance_norm(x, weight=weight, bias=bias, eps=self.eps)
+
+
+class _ChannelsLastInstanceNorm(torch.autograd.Function):
+    """Instance normalisation as group normalisation with one channel a group.
+
+    On the CPU instance_norm copies a channels-last tensor twice, and group_norm is fast forwards but slow
+    backwards; this takes the one's forward pass and writes the backward pass as two sums and two products.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = x.contiguous(memory_format=torch.channels_last)
+        y, mean, rstd = torch.native_group_norm(
+            x, weight, bias, batch, channels, height * width, channels, eps
+        )
+        ctx.save_for_backward(x, weight, mean.float(), rstd.float())
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, rstd = ctx.saved_tensors  # mean, rstd: (B, C)
+        num_pixels = x.shape[2] * x.shape[3]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_sum = _sum_pixels(grad)
+        # Sum of the gradient times the normalised input.
+        grad_scale = (_sum_pixels(grad.float() * x) - mean * grad_sum) * rstd
+        # The gradient is linear in the incoming gradient and in x, with factors for each channel.
+        of_grad = weight * rstd
+        of_x = -of_grad * rstd * grad_scale / num_pixels
+        constant = -of_grad * grad_sum / num_pixels - of_x * mean
+        of_grad, of_x, constant = (f.to(x.dtype)[..., None, None] for f in (of_grad, of_x, constant))
+        grad_x = torch.addcmul(constant, of_x, x).addcmul_(of_grad, grad)
+        return grad_x, grad_scale.sum(0), grad_sum.sum(0), None
+
+
+def _sum_pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) channels-last -> (B, C), summed in float32."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1, dtype=torch.float32)
 
 
 def _reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Reflection padding that also works for images smaller than the padding, by repeating it."""
-    return F.pad(x, (left, right, top, bottom), mode="reflect")
+    """Reflection padding; an image smaller than the padding is reflected to and fro."""
+    height, width = x.shape[-2:]
+    if max(left, right) < width and max(top, bottom) < height:
+        return F.pad(x, (left, right, top, bottom), mode="reflect")
+    rows = _reflected_indices(height, top, bottom).to(x.device)
+    columns = _reflected_indices(width, left, right).to(x.device)
+    return x[:, :, rows][:, :, :, columns]
+
+
+def _reflected_indices(size: int, before: int, after: int) -> Tensor:
+    """Positions -before...size + after - 1, folded back into 0...size - 1."""
+    period = max(1, 2 * size - 2)
+    position = torch.arange(-before, size + after) % period
+    return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)

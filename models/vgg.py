@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from models.winograd import FrozenWinogradConv
+
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
 
@@ -38,6 +40,7 @@ class VGG19Features(nn.Module):
         weights: "original" (the authors' Caffe weights, bundled) or "torchvision"
             (VGG19_Weights.IMAGENET1K_V1, downloaded on first use).
         dtype: precision of the convolutions and of the features.
+        device: where to compute.
 
     Raises:
         ValueError: unknown layer or weights.
@@ -50,8 +53,10 @@ class VGG19Features(nn.Module):
         *,
         weights: str = "original",
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
+        self.dtype = dtype
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]
@@ -59,16 +64,16 @@ class VGG19Features(nn.Module):
         state, mean, std = _read_weights(weights, [n for n in self.names if n.startswith("conv")])
         first = state["conv1_1.weight"] / torch.tensor(std).view(1, 3, 1, 1)
         state["conv1_1.weight"] = first.flip(1) if weights == "original" else first  # BGR -> RGB
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
 
-        self.convs = nn.ModuleDict()
-        for name in self.names:
-            if name.startswith("conv"):
-                out_channels, in_channels = state[f"{name}.weight"].shape[:2]
-                conv = nn.utils.skip_init(nn.Conv2d, in_channels, out_channels, 3, padding=1)
-                conv.load_state_dict({k: state[f"{name}.{k}"] for k in ("weight", "bias")})
-                self.convs[name] = conv
-        self.convs.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)
+        self.convs = nn.ModuleDict(
+            {
+                name: _frozen_conv(state[f"{name}.weight"], state[f"{name}.bias"], dtype, device)
+                for name in self.names
+                if name.startswith("conv")
+            }
+        )
         self.eval()
 
     def train(self, mode: bool = True) -> "VGG19Features":
@@ -100,7 +105,7 @@ class VGG19Features(nn.Module):
                 f"at least {min_size} px a side are needed"
             )
         features = {}
-        x = (image - self.mean).to(self.convs["conv1_1"].weight.dtype)
+        x = (image - self.mean).to(self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
             if name.startswith("conv"):
@@ -123,6 +128,18 @@ def check_layers(layers: Iterable[str]) -> tuple[str, ...]:
     if not layers:
         raise ValueError("at least one layer is needed")
     return layers
+
+
+def _frozen_conv(
+    weight: Tensor, bias: Tensor, dtype: torch.dtype, device: torch.device | str
+) -> nn.Module:
+    """A 3x3 convolution with padding 1, in the form that is fastest there."""
+    out_channels, in_channels = weight.shape[:2]
+    if torch.device(device).type == "cpu" and dtype == torch.float32 and in_channels >= 128:
+        return FrozenWinogradConv(weight, bias)
+    conv = nn.utils.skip_init(nn.Conv2d, in_channels, out_channels, 3, padding=1)
+    conv.load_state_dict({"weight": weight, "bias": bias})
+    return conv.requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
 
 
 def _read_weights(weights: str, convs: list[str]) -> tuple[dict[str, Tensor], tuple, tuple]:
