@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
+from models.device import PRECISIONS
+
 Settings = TypeVar("Settings")
 
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -36,6 +38,20 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) ->
             metavar=_metavar(setting.name, setting.default),
             help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
         )
+
+
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    """--device, --precision, --force and --quiet, as predict.py and python -m slow understand them."""
+    group = parser.add_argument_group("running")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
+    group.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="precision of the convolutions; auto takes the fastest safe one (default: %(default)s)",
+    )
+    group.add_argument("--force", action="store_true", help="overwrite existing files")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import cli
 from fast.stylize import load, stylize
 from media import FORMATS, check_format, find_images, read_image, write_image
-from models.device import PRECISIONS, keep_pages
+from models.device import keep_pages
 from models.transformer_net import TransformerNet
 
 SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
@@ -47,15 +47,7 @@ def parse_args() -> argparse.Namespace:
         metavar="PX",
         help="scale the longer side to this before painting (default: the photo's own size)",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", *PRECISIONS),
-        default="auto",
-        help="precision of the convolutions; auto takes the faster safe one (default: %(default)s)",
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    cli.add_device_flags(parser)
     return parser.parse_args()
 
 

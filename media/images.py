@@ -30,6 +30,9 @@ FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 if features.check("avif"):
     FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
 
+# EXIF orientation: the tag, and its values that exchange width and height.
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+
 _METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
 
 
@@ -77,8 +80,11 @@ def read_image(
             # Pillow warns from 90 megapixels and refuses from 180; only the refusal matters here.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                _draft(image, long_side, short_side)
+                size = _scaled_size(image.size, long_side, short_side)
+                image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
+                if image.getexif().get(ORIENTATION, 1) in TURNED:
+                    size = size[::-1]
                 image = ImageOps.exif_transpose(image)
                 exif, dpi = _read_metadata(image)
                 image = _to_8bit_srgb(image)
@@ -91,7 +97,8 @@ def read_image(
             raise
         raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
 
-    image = _resize(image, long_side, short_side)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
     rgb = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3), a copy
     return Picture(rgb.permute(2, 0, 1)[None].float().div_(255), alpha, exif, dpi)
@@ -152,26 +159,19 @@ def find_images(folder: Path) -> list[Path]:
     )
 
 
-def _draft(image: Image.Image, long_side: int | None, short_side: int | None) -> None:
-    """Let the JPEG decoder skip resolution that would be thrown away."""
-    wanted = long_side or short_side
-    if wanted:
-        scale = wanted / (max(image.size) if long_side else min(image.size))
-        if scale < 1:
-            image.draft(None, tuple(max(1, round(side * scale)) for side in image.size))
-
-
-def _resize(image: Image.Image, long_side: int | None, short_side: int | None) -> Image.Image:
-    wanted = long_side or short_side
-    scale = wanted / (max(image.size) if long_side else min(image.size)) if wanted else 1
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+def _scaled_size(
+    size: tuple[int, int], long_side: int | None, short_side: int | None
+) -> tuple[int, int]:
+    scale = long_side / max(size) if long_side else short_side / min(size) if short_side else 1
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | None]:
     """EXIF block and resolution; what cannot be read is left out, because the pixels matter more."""
     try:
-        exif = image.getexif().tobytes() if "exif" in image.info else b""
+        tags = image.getexif()
+        tags.pop(ORIENTATION, None)
+        exif = tags.tobytes() if tags else b""
         dpi = tuple(float(value) for value in image.info["dpi"]) if "dpi" in image.info else None
     except Exception:  # parsers of foreign metadata raise all sorts of errors
         return b"", None

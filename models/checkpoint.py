@@ -1,6 +1,7 @@
 """What a style's `.pth` is: one file of tensors, numbers and strings that describes itself."""
 
 import io
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -69,7 +70,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if what:
         raise ValueError(f"{path} is not a model: {what}")
     try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} is refused: {_unsafe_part(str(error))}") from error
     except Exception as error:  # a damaged archive fails in many ways

@@ -4,14 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# The last convolution counts in units of 5 grey levels: a step of Adam moves its 2592 weights at once, and in
+# units of the whole range it would overshoot.
+OUTPUT_SCALE = 5 / 255
+
 
 class TransformerNet(nn.Module):
     """Stylizes an image of any size in one forward pass (Johnson et al., arXiv 1603.08155).
 
     Three convolutions reduce the image to a quarter of its size, residual blocks work there, two
     up-convolutions bring it back. Departures from the paper: affine instance normalisation (Ulyanov et al.,
-    arXiv 1607.08022) instead of batch normalisation, reflection padding everywhere, and nearest
-    up-sampling before a convolution instead of a transposed convolution, which leaves a checkerboard.
+    arXiv 1607.08022) instead of batch normalisation, reflection padding everywhere, nearest up-sampling
+    before a convolution instead of a transposed convolution, which leaves a checkerboard, and a linear
+    output: a scaled tanh saturates into white blobs that no gradient reaches.
 
     Args:
         width: channels of the first layer; the trunk has four times as many.
@@ -51,15 +56,14 @@ class TransformerNet(nn.Module):
             image: (B, 3, H, W) RGB in [0, 1], any size from 1x1.
 
         Returns:
-            (B, 3, H, W) float32 RGB, a little beyond [0, 1] at most; clamp before showing.
+            (B, 3, H, W) float32 RGB around [0, 1]; clamp before showing.
         """
         height, width = image.shape[-2:]
         x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = _reflect(x, 0, -width % 4, 0, -height % 4)
         x = self.decoder(self.trunk(self.encoder(x)))
         x = self.to_rgb(_reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
-        # As the paper's scaled tanh; its range exceeds [0, 1] so that pure black and white keep a gradient.
-        return 0.5 + 0.6 * torch.tanh(x)
+        return 0.5 + OUTPUT_SCALE * x
 
 
 class ConvLayer(nn.Module):

@@ -1,0 +1,43 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import cli
+from media import write_image
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:
+    """(1, 3, H, W): random colours that change slowly, as a stand-in for a photo."""
+    small = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    image = torch.nn.functional.interpolate(small, (height, width), mode="bicubic", align_corners=True)
+    return image.clamp(0, 1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three small photos."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        write_image(folder / f"{number}.png", smooth_image(48, 60, seed=number))
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+    """Run a command line in this process: run(module, *arguments) -> (exit code, stdout, stderr)."""
+
+    def run_command(module: ModuleType, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(module.main)
+        return stop.value.code, *capsys.readouterr()
+
+    return run_command

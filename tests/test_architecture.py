@@ -1,0 +1,80 @@
+"""The arrows of the project: who may import whom."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import predict
+import train
+from slow import __main__ as slow_cli
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "models": {"models"},
+    "media": {"media"},
+    "slow": {"slow", "models", "media", "cli"},
+    "fast": {"fast", "models", "media"},
+}
+OURS = {"models", "media", "slow", "fast", "cli", "train", "predict", "benchmarks", "tests"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names & OURS
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert imported(path) <= MAY_IMPORT[package], path
+
+
+def test_only_media_knows_pillow():
+    for folder in ("models", "slow", "fast"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not re.search(r"^\s*(from|import) PIL", path.read_text(), re.MULTILINE), path
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("module", [train, predict, slow_cli], ids=lambda module: module.__name__)
+def test_readme_and_docstrings_use_flags_that_exist(module, monkeypatch, capsys):
+    name = {"slow.__main__": "-m slow"}.get(module.__name__, f"{module.__name__}.py")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        module.main()
+    known = set(re.findall(r"(?<![\w-])(--?[a-z][\w-]*)", capsys.readouterr().out))
+    texts = [line.split("&&")[-1] for line in commands() if f"{name} " in line]
+    assert texts, f"the README shows no {name} command"
+    texts += [line for line in module.__doc__.splitlines() if f"{name} " in line]
+    for text in texts:
+        used = set(re.findall(r"(?<= )--?[a-z][\w-]*", text.partition(name)[2]))
+        assert used <= known, text
+
+
+def test_pictures_and_links_of_the_documents_exist():
+    for document in ROOT.rglob("*.md"):
+        if {".venv", "runs", "out"} & set(document.relative_to(ROOT).parts):
+            continue
+        targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+        targets += re.findall(r'src="([^"]+)"', document.read_text())
+        for target in targets:
+            assert target.startswith("http") or (document.parent / target).exists(), (document, target)
+
+
+def test_shared_code_of_the_command_lines_starts_without_torch_training_libraries():
+    code = "import sys, predict; sys.exit('accelerate' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

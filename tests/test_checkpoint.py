@@ -1,0 +1,104 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from media import write_image
+from models.checkpoint import FORMAT, Checkpoint, read_checkpoint
+from models.transformer_net import TransformerNet
+from tests.conftest import smooth_image
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    net = TransformerNet(width=4, num_blocks=1)
+    return Checkpoint(arguments=net.arguments, weights=net.state_dict(), style={"title": "A"})
+
+
+def test_saved_and_read_network_gives_the_same_output(checkpoint, tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(checkpoint.to_bytes())
+    again = read_checkpoint(path)
+    image = smooth_image(20, 24)
+    assert torch.equal(again.build()(image), checkpoint.build()(image))
+    assert again.style == {"title": "A"}
+
+
+class Attack:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_file_is_named_and_not_run(write, tmp_path):
+    target = tmp_path / "attacked"
+    write({"format": FORMAT, "weights": Attack(target)}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match=r"evil\.pth is refused: to load it would run code"):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty"),
+        (b"\n<!DOCTYPE html><html>Not found</html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
+        (b"hello", "no format known"),
+        (b"PK\x03\x04 and then nothing", "truncated or damaged"),
+    ],
+)
+def test_other_files_are_recognised(content, what, tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=what):
+        read_checkpoint(path)
+
+
+def test_a_photo_given_as_model_is_recognised(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / name, smooth_image(8, 8))
+        with pytest.raises(ValueError, match="image"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_truncated_file_is_recognised(checkpoint, share, tmp_path):
+    content = checkpoint.to_bytes()
+    path = tmp_path / "a.pth"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "what"),
+    [
+        ({"conv1.weight": torch.ones(1)}, "not a checkpoint of this project"),
+        (torch.ones(3), "not a checkpoint of this project"),
+        ({"format": FORMAT, "version": 99}, "version 99; this program reads version 1"),
+        ({"format": FORMAT, "version": 1, "architecture": "Other"}, "unknown architecture: Other"),
+        ({"format": FORMAT, "version": 1, "architecture": "TransformerNet"}, "incomplete"),
+    ],
+)
+def test_other_torch_files_are_recognised(stored, what, tmp_path):
+    torch.save(stored, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=what):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("arguments", [{"width": 8, "num_blocks": 1}, {"depth": 1}, {"width": "x"}])
+def test_weights_that_do_not_fit_are_refused(checkpoint, arguments):
+    checkpoint.arguments = arguments
+    with pytest.raises(ValueError, match="do not fit"):
+        checkpoint.build()
+
+
+def test_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "none.pth")

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+
+from models.losses import LossSettings, PerceptualLoss, gram_matrix, total_variation
+from tests.conftest import smooth_image
+
+SHALLOW = {"content_layers": ("relu2_1",), "style_layers": ("relu1_1", "relu2_1")}
+
+
+def waves(size: int, number: int) -> torch.Tensor:
+    """(1, 3, size, size): a pattern that continues seamlessly at its borders."""
+    phase = torch.arange(size) * (2 * math.pi * number / size)
+    rows, columns = torch.meshgrid(phase, phase, indexing="ij")
+    return torch.stack([rows.sin(), columns.cos(), (rows + columns).sin()])[None] * 0.4 + 0.5
+
+
+def test_gram_of_ones_is_one_over_channels():
+    # Each entry sums H*W ones and is divided by C*H*W.
+    assert torch.equal(gram_matrix(torch.ones(2, 4, 3, 5)), torch.full((2, 4, 4), 0.25))
+
+
+def test_gram_is_float32_for_bfloat16_features():
+    assert gram_matrix(torch.ones(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_total_variation_of_a_checkerboard():
+    rows = torch.arange(6).view(-1, 1) + torch.arange(8)
+    board = (rows % 2).float().expand(1, 3, 6, 8)
+    assert total_variation(board).item() == 2 * 255**2  # every neighbour differs by 1, both ways
+    assert total_variation(torch.full((1, 3, 4, 4), 0.3)).item() == 0
+
+
+def test_gradient_reaches_the_image_and_not_the_network():
+    loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=1)])
+    image = smooth_image(24, 40).requires_grad_(True)
+    loss(image, loss.content_targets(torch.zeros(1, 3, 24, 40))).total.backward()
+    assert image.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in loss.parameters())
+
+
+def test_terms_vanish_for_the_targets_themselves():
+    image = smooth_image(40, 40)
+    loss = PerceptualLoss(LossSettings(**SHALLOW), [image])
+    terms = loss(image, loss.content_targets(image))
+    assert terms.content.item() == 0
+    assert terms.style.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_total_is_the_weighted_sum():
+    settings = LossSettings(**SHALLOW, content_weight=2, style_weight=3, tv_weight=5)
+    loss = PerceptualLoss(settings, [smooth_image(32, 32, seed=1)])
+    t = loss(smooth_image(32, 32), loss.content_targets(smooth_image(32, 32, seed=2)))
+    assert t.total.item() == pytest.approx((2 * t.content + 3 * t.style + 5 * t.tv).item())
+
+
+def test_weights_mean_the_same_at_256_and_at_1024_px():
+    """A seamless pattern repeated over a larger area has the same losses, but for the border."""
+    content, painted = waves(256, 2), waves(256, 5)
+    loss = PerceptualLoss(LossSettings(**SHALLOW, tv_weight=1), [smooth_image(128, 96, seed=3)])
+
+    def terms(repeats):
+        tiles = [image.repeat(1, 1, repeats, repeats) for image in (painted, content)]
+        with torch.no_grad():
+            return loss(tiles[0], loss.content_targets(tiles[1]))
+
+    small, large = terms(1), terms(4)
+    for name in ("content", "style", "tv"):
+        assert getattr(large, name).item() == pytest.approx(getattr(small, name).item(), rel=0.03)
+
+
+def test_one_batch_is_the_mean_of_its_images():
+    loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=9)])
+    images, contents = (torch.cat([smooth_image(32, 32, seed=s + i) for i in range(2)]) for s in (0, 4))
+    whole = loss(images, loss.content_targets(contents)).total
+    parts = [loss(i[None], loss.content_targets(c[None])).total for i, c in zip(images, contents, strict=True)]
+    assert whole.item() == pytest.approx(sum(parts).item() / 2, rel=1e-4)
+
+
+def test_style_blend_is_between_its_styles():
+    styles = [smooth_image(32, 32, seed=s) for s in (1, 2)]
+    blended, first = (
+        PerceptualLoss(LossSettings(**SHALLOW), styles, style_blend=blend)
+        for blend in ([1.0, 1.0], [1.0, 0.0])
+    )
+    alone = PerceptualLoss(LossSettings(**SHALLOW), styles[:1])
+    assert torch.equal(first.gram_relu2_1, alone.gram_relu2_1)
+    assert not torch.equal(blended.gram_relu2_1, alone.gram_relu2_1)
+
+
+@pytest.mark.parametrize("blend", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+def test_unfit_blend_is_refused(blend):
+    with pytest.raises(ValueError, match="style_blend"):
+        PerceptualLoss(LossSettings(**SHALLOW), [torch.rand(1, 3, 32, 32)] * 2, style_blend=blend)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"content_layers": ("relu6_1",)},
+        {"style_layers": ()},
+        {"style_weight": -1.0},
+        {"content_weight": float("nan")},
+        {"content_weight": 0.0, "style_weight": 0.0},
+    ],
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValueError):
+        LossSettings(**wrong)

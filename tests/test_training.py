@@ -1,0 +1,177 @@
+import warnings
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import train as train_cli
+from fast.data import PhotoCrops
+from fast.training import TrainingSettings, train
+from media import find_images, write_image
+from models.checkpoint import read_checkpoint
+from models.losses import LossSettings
+from tests.conftest import smooth_image
+
+SETTINGS = TrainingSettings(
+    steps=6, batch_size=2, image_size=32, style_size=48, width=4, num_blocks=1, warmup_steps=1
+)
+SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
+
+
+@pytest.fixture
+def job(tmp_path, photos):
+    """The arguments of a small training."""
+    write_image(tmp_path / "style.png", smooth_image(60, 48, seed=9))
+    return {
+        "style": tmp_path / "style.png",
+        "data": photos,
+        "output": tmp_path / "style.pth",
+        "settings": SETTINGS,
+        "loss": SHALLOW,
+        "accelerator": Accelerator(cpu=True),
+        "num_workers": 0,
+    }
+
+
+class Stop(KeyboardInterrupt):
+    pass
+
+
+def test_training_lowers_the_loss_and_describes_itself(job):
+    values = []
+    job |= {"settings": TrainingSettings(**{**vars(SETTINGS), "steps": 40})}
+
+    class Clock:  # report every step
+        now = 0.0
+
+        @classmethod
+        def perf_counter(cls):
+            cls.now += 2
+            return cls.now
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fast.training.time", Clock)
+        train(**job, credits={"title": "Waves"}, callback=lambda p: values.append(p.loss))
+    assert len(values) == 40
+    assert sum(values[-5:]) < 0.6 * sum(values[:5])
+    saved = read_checkpoint(job["output"])
+    assert saved.style == {"file": "style.png", "title": "Waves"}
+    assert saved.training["images"] == 80 and saved.training["seed"] == 0
+    assert saved.loss["style_layers"] == ["relu1_1", "relu2_1"]
+    assert saved.resume_state == {}
+    assert saved.build()(smooth_image(20, 20)).shape == (1, 3, 20, 20)
+    assert job["output"].with_suffix(".preview.jpg").exists()
+
+
+def test_resumed_training_ends_at_the_very_same_weights(job, tmp_path):
+    whole = train(**job)
+    job["output"] = tmp_path / "again.pth"
+
+    def stop(progress):
+        raise Stop
+
+    with pytest.raises(Stop):  # after the first step
+        train(**job, callback=stop)
+    part = read_checkpoint(job["output"])
+    assert part.training["step"] == 1 and part.resume_state
+    resumed = train(**job, resume=True)
+    assert all(torch.equal(resumed.weights[k], whole.weights[k]) for k in whole.weights)
+
+
+def test_periodic_checkpoints_can_be_resumed(job):
+    seen = []
+    train(**job, save_every=2, callback=lambda p: seen.append(read_checkpoint(job["output"]).training["step"]) if p.step == 6 else None)
+    assert seen == [4]
+
+
+def test_finished_training_is_left_alone(job):
+    train(**job)
+    written = job["output"].stat().st_mtime_ns
+    train(**job, resume=True)
+    assert job["output"].stat().st_mtime_ns == written
+
+
+def test_resume_refuses_another_training(job):
+    train(**job)
+    for change in (
+        {"settings": TrainingSettings(**{**vars(SETTINGS), "seed": 5})},
+        {"loss": LossSettings(**{**vars(SHALLOW), "style_weight": 3.0})},
+    ):
+        with pytest.raises(ValueError, match="another training: --(seed|style-weight)"):
+            train(**{**job, **change}, resume=True)
+
+
+def test_weights_that_are_not_finite_are_never_saved(job):
+    train(**job)
+    good = job["output"].read_bytes()
+    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e30})
+    with pytest.raises(FloatingPointError):
+        train(**job)
+    assert job["output"].read_bytes() == good
+
+
+def test_crops_depend_on_seed_and_item_alone(photos):
+    paths = find_images(photos)
+    crops = PhotoCrops(paths, 32, seed=1)
+    assert crops[5].shape == (3, 32, 32)
+    assert torch.equal(crops[5], PhotoCrops(paths, 32, seed=1)[5])
+    assert not torch.equal(crops[5], PhotoCrops(paths, 32, seed=2)[5])
+    epochs = [sorted(float(crops[e * 3 + i].mean()) for i in range(3)) for e in range(2)]
+    assert all(a == pytest.approx(b, abs=0.2) for a, b in zip(*epochs, strict=True))
+
+
+def test_unreadable_photos_are_replaced_and_named(photos):
+    (photos / "1.png").write_bytes(b"broken")
+    crops = PhotoCrops(find_images(photos), 32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for item in range(3):
+            assert crops[item].isfinite().all()
+    assert any("1.png" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"batch_size": 0}, {"image_size": 8}, {"learning_rate": 0.0}])
+def test_wrong_settings_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        TrainingSettings(**change)
+
+
+TINY = "--steps 2 --batch-size 1 --image-size 32 --style-size 48 --width 4 --num-blocks 1 --workers 0".split()
+LAYERS = ["--content-layers", "relu2_1", "--style-layers", "relu1_1,relu2_1"]
+
+
+def test_command_trains_prints_the_path_and_resumes(run, job):
+    arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], *TINY, *LAYERS]
+    code, out, err = run(train_cli, *arguments, "--device", "cpu")
+    assert (code, out) == (0, f"{job['output']}\n") and "2/2" in err
+    code, _, err = run(train_cli, *arguments)
+    assert code == 2 and "--resume" in err
+    code, out, _ = run(train_cli, *arguments, "--resume")
+    assert code == 0 and out
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "what"),
+    [
+        ("--style", "none.jpg", "none.jpg"),
+        ("--style", __file__, "not an image"),
+        ("--data", "nowhere", "no such folder"),
+        ("-o", "out.jpg", ".pth"),
+        ("-o", "nowhere/out.pth", "no folder nowhere"),
+        ("--steps", "0", "steps"),
+        ("--style-layers", "relu8_1", "relu8_1"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
+    arguments = {"--style": job["style"], "--data": job["data"], "-o": job["output"], "--device": "cpu"}
+    flat = [part for pair in {**arguments, flag: value}.items() for part in pair]
+    code, out, err = run(train_cli, *flat, "--quiet")
+    assert (code, out) == (2, "")
+    assert what in err and len(err.splitlines()) == 1
+    assert not job["output"].exists()
+
+
+def test_folder_without_images_is_refused(run, job, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(train_cli, "--style", job["style"], "--data", tmp_path / "empty", "-o", job["output"])
+    assert code == 2 and "no image" in err

@@ -1,0 +1,72 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.transformer_net import InstanceNorm, TransformerNet, UpsampleConvLayer
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (13, 22), (33, 47)])
+def test_output_has_exactly_the_size_of_the_input(size):
+    net = TransformerNet(width=4, num_blocks=1)
+    result = net(torch.rand(2, 3, *size))
+    assert result.shape == (2, 3, *size)
+    assert result.isfinite().all()
+
+
+def test_width_and_blocks_change_the_network():
+    small, large = TransformerNet(width=4, num_blocks=1), TransformerNet(width=8, num_blocks=3)
+    assert len(large.trunk) == 3
+    assert sum(p.numel() for p in large.parameters()) > sum(p.numel() for p in small.parameters())
+
+
+def test_classic_network_has_johnsons_parameters_less_the_biases_that_normalisation_removes():
+    assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 - 1_600
+
+
+@pytest.mark.parametrize("size", [(1, 1), (6, 9)])
+def test_up_convolution_equals_nearest_up_sampling_and_convolution(size):
+    torch.manual_seed(0)
+    layer = UpsampleConvLayer(6, 5)
+    x = torch.randn(2, 6, *size, requires_grad=True)
+    up = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
+    expected = F.relu(F.instance_norm(layer.conv(up), eps=layer.norm.eps))
+    result = layer(x)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    incoming = torch.randn_like(expected)
+    inputs = (x, layer.conv.weight)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(result, inputs, incoming),
+        torch.autograd.grad(expected, inputs, incoming),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-3, atol=1e-3)
+
+
+def test_instance_norm_equals_torch_in_value_and_gradient():
+    torch.manual_seed(0)
+    norm = InstanceNorm(5)
+    norm.weight.data, norm.bias.data = torch.rand(5), torch.rand(5)
+    x = (3 * torch.randn(2, 5, 7, 6) + 1).requires_grad_(True)
+    inputs = (x, norm.weight, norm.bias)
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    result = norm(x)
+    torch.testing.assert_close(result, expected)
+    incoming = torch.randn_like(x)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(result, inputs, incoming),
+        torch.autograd.grad(expected, inputs, incoming),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-5)
+
+
+def test_layout_of_the_input_does_not_matter():
+    net = TransformerNet(width=4, num_blocks=1).eval()
+    image = torch.rand(1, 3, 20, 28)
+    torch.testing.assert_close(net(image), net(image.contiguous(memory_format=torch.channels_last)))
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"num_blocks": 0}])
+def test_empty_network_is_refused(wrong):
+    with pytest.raises(ValueError, match="1 or more"):
+        TransformerNet(**wrong)
