@@ -2,10 +2,12 @@
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from models.device import PRECISIONS
@@ -41,14 +43,16 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) ->
 
 
 def add_device_flags(parser: argparse.ArgumentParser) -> None:
-    """--device, --precision, --force and --quiet, as predict.py and python -m slow understand them."""
+    """--device, --precision, --force and --quiet of predict.py and python -m slow."""
     group = parser.add_argument_group("running")
-    group.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
+    group.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)"
+    )
     group.add_argument(
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="precision of the convolutions; auto takes the fastest safe one (default: %(default)s)",
+        help="precision of the convolutions; auto takes the fastest (default: %(default)s)",
     )
     group.add_argument("--force", action="store_true", help="overwrite existing files")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -56,7 +60,9 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
     """The dataclass with the values of its flags."""
-    return settings(**{s.name: getattr(args, s.name) for s in fields(settings) if s.default is not MISSING})
+    return settings(
+        **{s.name: getattr(args, s.name) for s in fields(settings) if s.default is not MISSING}
+    )
 
 
 def positive_int(text: str) -> int:
@@ -67,13 +73,23 @@ def positive_int(text: str) -> int:
     return value
 
 
+def check_output(path: Path, *, exists_ok: bool, remedy: str) -> None:
+    """ValueError unless a file can be written; the remedy is what to do if there is one."""
+    if not path.parent.is_dir():
+        raise ValueError(f"-o {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"-o {path}: no file can be written there")
+    if path.exists() and not exists_ok:
+        raise ValueError(f"-o {path} exists; {remedy}")
+
+
 def say(message: str) -> None:
     """A message for the person at the terminal; standard output is for result paths."""
     print(message, file=sys.stderr)
 
 
 def run(main: Callable[[], int]) -> None:
-    """End the process with the main function's exit code, and turn errors into one line and a code."""
+    """End the process with main's exit code; an error becomes one line and a code."""
     try:
         code = main()
     except KeyboardInterrupt:

@@ -31,7 +31,10 @@ def parse_args() -> argparse.Namespace:
         help="photos, or folders of photos (default: the bundled samples)",
     )
     parser.add_argument(
-        "--model", required=True, metavar="NAME|PATH", help="a .pth, or the name of one in checkpoints/"
+        "--model",
+        required=True,
+        metavar="NAME|PATH",
+        help="a .pth, or the name of one in checkpoints/",
     )
     parser.add_argument(
         "-o",
@@ -62,7 +65,7 @@ def main() -> int:
     for photo, output in tqdm(jobs, unit="photo", disable=args.quiet or len(jobs) == 1):
         try:
             if output.exists() and not args.force:
-                raise ValueError(f"{output} exists; overwrite it by --force")
+                raise ValueError(f"{output} exists; replace it by --force")
             paint(net, photo, output, size=args.size)
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
             tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
@@ -76,8 +79,8 @@ def plan_outputs(inputs: list[Path], output: Path, model_name: str) -> list[tupl
     """Which photo goes to which file.
 
     Raises:
-        ValueError: an input holds no photo, several photos would go to one file, or a photo would be
-            overwritten by its own painting.
+        ValueError: an input holds no photo, several photos would go to one file, or a photo would
+            be overwritten by its own painting.
         FileNotFoundError: an input does not exist.
     """
     photos = []  # photo, and its folder within the output

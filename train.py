@@ -1,13 +1,14 @@
 """Train a new style: a network that paints any photo in the style of one picture.
 
     python train.py --style samples/starry_night.jpg --data train2014 -o checkpoints/mine.pth
-    accelerate launch train.py --style samples/starry_night.jpg --data train2014 -o checkpoints/mine.pth
+    accelerate launch train.py --style painting.jpg --data train2014 -o checkpoints/mine.pth
 
-A checkpoint and a preview picture are written beside each other every --save-every steps; an interrupted
-training goes on with the same command and --resume.
+A checkpoint and a preview picture are written beside each other every --save-every steps; an
+interrupted training goes on with the same command and --resume.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -23,16 +24,23 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     files = parser.add_argument_group("files")
     files.add_argument("--style", type=Path, required=True, metavar="IMAGE", help="style picture")
-    files.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="photos, e.g. COCO's")
+    files.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="photos, e.g. COCO's"
+    )
     files.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write"
     )
-    files.add_argument("--title", default="", help="title of the style picture, kept in the checkpoint")
+    files.add_argument(
+        "--title", default="", help="title of the style picture, kept in the checkpoint"
+    )
     files.add_argument("--artist", default="", help="its artist")
     files.add_argument("--licence", default="", help="its licence")
     cli.add_settings(parser, TrainingSettings, "training")
     cli.add_settings(parser, LossSettings, "losses")
     run = parser.add_argument_group("running")
+    run.add_argument(
+        "--init-from", type=Path, metavar="FILE.pth", help="start from another style's weights"
+    )
     run.add_argument(
         "--save-every",
         type=cli.positive_int,
@@ -48,13 +56,15 @@ def parse_args() -> argparse.Namespace:
         "--mixed-precision",
         choices=("auto", "no", "bf16", "fp16"),
         default="auto",
-        help="precision of the convolutions; auto takes bf16 where it is faster (default: %(default)s)",
+        help="precision of the convolutions; auto: the faster (default: %(default)s)",
     )
-    run.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)")
+    run.add_argument(
+        "--cpu", action="store_true", help="train on the CPU even where there is a GPU"
+    )
     run.add_argument(
         "--workers",
         type=int,
-        default=1,
+        default=max(1, min(8, (os.cpu_count() or 1) // 2)),
         metavar="N",
         help="processes that read photos (default: %(default)s)",
     )
@@ -66,24 +76,27 @@ def main() -> int:
     args = parse_args()
     if args.output.suffix != ".pth":
         raise ValueError(f"-o {args.output}: the name must end in .pth")
-    if not args.output.parent.is_dir():
-        raise ValueError(f"-o {args.output}: there is no folder {args.output.parent}")
-    if args.output.exists() and not (args.resume or args.force):
-        raise ValueError(f"{args.output} exists; go on with it by --resume, or replace it by --force")
+    cli.check_output(
+        args.output,
+        exists_ok=args.resume or args.force,
+        remedy="go on with it by --resume, or replace it by --force",
+    )
     settings = cli.settings_from(args, TrainingSettings)
     loss = cli.settings_from(args, LossSettings)
 
     keep_pages()
-    device = pick_device(args.device)
+    device = pick_device("cpu" if args.cpu else None)
     precision = args.mixed_precision
     if precision == "auto":
         precision = "bf16" if pick_precision("auto", device).itemsize == 2 else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
-    bar = tqdm(
-        total=settings.steps, disable=args.quiet or not accelerator.is_main_process, unit="step"
-    )
+    bar = None
 
     def report(progress: TrainingProgress) -> None:
+        nonlocal bar
+        if bar is None:  # now it is known where a resumed training goes on
+            first = progress.step - 1
+            bar = tqdm(total=settings.steps, initial=first, unit="step", disable=args.quiet)
         bar.update(progress.step - bar.n)
         bar.set_postfix_str(
             f"loss {progress.loss:.4g} content {progress.content:.4g} style {progress.style:.4g} "
@@ -97,13 +110,15 @@ def main() -> int:
         settings=settings,
         loss=loss,
         accelerator=accelerator,
+        init_from=args.init_from,
         resume=args.resume,
         save_every=args.save_every,
         num_workers=args.workers,
         credits={"title": args.title, "artist": args.artist, "licence": args.licence},
         callback=report,
     )
-    bar.close()
+    if bar:
+        bar.close()
     if accelerator.is_main_process:
         print(args.output)
     accelerator.end_training()

@@ -15,9 +15,9 @@ from media import find_images, read_image
 class PhotoCrops(Dataset[Tensor]):
     """Random square crops of photos; item i is a function of the seed and i alone.
 
-    Every photo comes once before any comes again, in another order each time. Because an item depends on
-    nothing else, training resumes at any item without a saved random state, and workers and processes
-    may share the items out in any way.
+    Every photo comes once before any comes again, in another order each time. Because an item
+    depends on nothing else, training resumes at any item without a saved random state, and workers
+    and processes may share the items out in any way.
 
     Args:
         photos: image files.
@@ -35,7 +35,7 @@ class PhotoCrops(Dataset[Tensor]):
         self.zoom = zoom
 
     def __getitem__(self, item: int) -> Tensor:
-        """(3, S, S) float32 RGB in [0, 1]; a photo that cannot be read is replaced by the next one."""
+        """(3, S, S) float32 RGB in [0, 1]; an unreadable photo is replaced by the next."""
         epoch, position = divmod(item, len(self.photos))
         random = np.random.default_rng((self.seed, epoch, position)).random(4).tolist()
         for index in np.roll(self._order(epoch), -position):
@@ -66,4 +66,3 @@ def find_photos(folder: Path) -> list[Path]:
     if not photos:
         raise ValueError(f"--data {folder}: no image in it")
     return photos
-

@@ -26,14 +26,16 @@ def find_model(name: str) -> Path:
     raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
 
 
-def load(model: str | Path, *, device: str | None = None, precision: str = "auto") -> TransformerNet:
+def load(
+    model: str | Path, *, device: str | None = None, precision: str = "auto"
+) -> TransformerNet:
     """A trained style, ready to run.
 
     Args:
         model: path of a `.pth`, or the bare name of one in checkpoints/.
         device: "cpu", "cuda", "mps"...; the best there is by default.
-        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest that is
-            safe. Statistics are float32 in any case.
+        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest
+            that is safe. Statistics are float32 in any case.
 
     Raises:
         OSError: there is no such file.
@@ -41,7 +43,12 @@ def load(model: str | Path, *, device: str | None = None, precision: str = "auto
     """
     where = pick_device(device)
     dtype = pick_precision(precision, where)
-    net = read_checkpoint(find_model(str(model))).build().requires_grad_(False).to(where)
+    net = read_checkpoint(find_model(str(model))).build().requires_grad_(False)
+    return set_precision(net.to(where), dtype)
+
+
+def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
+    """Convert the convolutions; normalisation keeps its float32 parameters."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype)

@@ -1,5 +1,6 @@
 """Training a TransformerNet for one style (Johnson et al., arXiv 1603.08155)."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -81,6 +82,7 @@ def train(
     settings: TrainingSettings,
     loss: LossSettings,
     accelerator: Accelerator,
+    init_from: Path | None = None,
     resume: bool = False,
     save_every: int = 500,
     num_workers: int = 1,
@@ -96,6 +98,7 @@ def train(
         settings: network, data and schedule.
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes and mixed precision.
+        init_from: checkpoint whose weights to start from: a new style is learned sooner.
         resume: go on from `output` if it exists.
         save_every: steps between two checkpoints.
         num_workers: processes that read photos.
@@ -115,10 +118,22 @@ def train(
     checkpoint = Checkpoint(
         arguments={"width": settings.width, "num_blocks": settings.num_blocks},
         weights={},
-        style={"file": style.name, **(credits or {})},
+        style={
+            "file": style.name,
+            "sha256": hashlib.sha256(style.read_bytes()).hexdigest(),
+            **(credits or {}),
+        },
         loss=_plain(asdict(loss)),
-        training={**asdict(settings), "num_processes": accelerator.num_processes, "step": 0},
+        training={
+            **asdict(settings),
+            "num_processes": accelerator.num_processes,
+            "init_from": init_from.name if init_from else "",
+            "step": 0,
+        },
     )
+    initial = read_checkpoint(init_from) if init_from else None
+    if initial and initial.arguments != checkpoint.arguments:
+        raise ValueError(f"--init-from {init_from} is a network of {initial.arguments}")
     saved = read_checkpoint(output) if resume and output.exists() else None
     if saved:
         _check_same_training(saved, checkpoint, output)
@@ -128,6 +143,8 @@ def train(
     torch.manual_seed(settings.seed)
     device = accelerator.device
     net = TransformerNet(**checkpoint.arguments)
+    if initial:
+        net.load_state_dict(initial.weights)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
     first_step = 0
     if saved:
@@ -145,7 +162,8 @@ def train(
         pin_memory=device.type == "cuda",
     )
     net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
-    # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed float16's range.
+    # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed
+    # float16's range.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
     preview = torch.cat([crop[None] for crop in map(loader.dataset.__getitem__, range(4))])
@@ -155,7 +173,11 @@ def train(
             return
         bare = accelerator.unwrap_model(net)
         checkpoint.weights = {k: v.detach().cpu().clone() for k, v in bare.state_dict().items()}
-        checkpoint.training |= {"step": step, "images": step * global_batch, "device": _name(device)}
+        checkpoint.training |= {
+            "step": step,
+            "images": step * global_batch,
+            "device": _name(device),
+        }
         if not all(weight.isfinite().all() for weight in checkpoint.weights.values()):
             raise FloatingPointError(f"the weights are no longer finite at step {step}")
         finished = step == settings.steps
@@ -215,7 +237,7 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
         for k, v in wanted.training.items()
         if k != "step"
     ]
-    pairs += [("--style", saved.style.get("file"), wanted.style["file"])]
+    pairs += [("--style", saved.style.get(k), wanted.style[k]) for k in ("file", "sha256")]
     for flag, old, new in pairs:
         if old != new:
             raise ValueError(

@@ -58,8 +58,8 @@ def read_image(
 ) -> Picture:
     """Read the first frame of an image file as upright sRGB.
 
-    EXIF orientation is applied, an embedded colour profile converted to sRGB, and grey, palette, CMYK and
-    16-bit images brought to 8-bit RGB.
+    EXIF orientation is applied, an embedded colour profile converted to sRGB, and grey, palette,
+    CMYK and 16-bit images brought to 8-bit RGB.
 
     Args:
         path: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or anything else that Pillow reads.
@@ -91,7 +91,9 @@ def read_image(
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image: {_describe(path)}") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{path} has more pixels than can be read safely (179 megapixels)") from None
+        raise ValueError(
+            f"{path} has more pixels than can be read safely (179 megapixels)"
+        ) from None
     except Exception as error:  # decoders raise all sorts of errors on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -110,8 +112,8 @@ def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -
     Args:
         path: its suffix chooses the format; see FORMATS.
         rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to 8 bits.
-        like: picture whose transparency and metadata are put back where the format allows. Transparent
-            pixels become white in a format without transparency.
+        like: picture whose transparency and metadata are put back where the format allows.
+            Transparent pixels become white in a format without transparency.
 
     Raises:
         ValueError: unknown format, or the image is too large for it.
@@ -125,7 +127,9 @@ def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -
     options = dict(options)
     if like is not None:
         if like.alpha is not None:
-            image.putalpha(Image.fromarray(like.alpha, "L").resize(image.size, Image.Resampling.LANCZOS))
+            image.putalpha(
+                Image.fromarray(like.alpha, "L").resize(image.size, Image.Resampling.LANCZOS)
+            )
             if not keeps_alpha:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image).convert("RGB")
@@ -149,7 +153,7 @@ def check_format(path: Path) -> None:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and the folders in it, by suffix, sorted; hidden ones are left out."""
+    """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -167,7 +171,7 @@ def _scaled_size(
 
 
 def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | None]:
-    """EXIF block and resolution; what cannot be read is left out, because the pixels matter more."""
+    """EXIF block and resolution; left out if unreadable, for the pixels matter more."""
     try:
         tags = image.getexif()
         tags.pop(ORIENTATION, None)

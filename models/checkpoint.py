@@ -46,12 +46,19 @@ class Checkpoint:
             net.load_state_dict(self.weights)
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"the checkpoint's weights do not fit its architecture: {reason}") from error
+            raise ValueError(
+                f"the checkpoint's weights do not fit its architecture: {reason}"
+            ) from error
         return net.eval()
 
     def to_bytes(self) -> bytes:
         """The content of the `.pth` file."""
-        stored = {"format": FORMAT, "version": VERSION, "architecture": ARCHITECTURE, **_shallow(self)}
+        stored = {
+            "format": FORMAT,
+            "version": VERSION,
+            "architecture": ARCHITECTURE,
+            **_shallow(self),
+        }
         buffer = io.BytesIO()
         torch.save(stored, buffer)
         return buffer.getvalue()
@@ -62,7 +69,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is not a checkpoint of this project; the message says what it is instead.
+        ValueError: the file is not a checkpoint of this project; the message says what it is
+            instead.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -82,7 +90,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
     if stored.get("version") != VERSION:
         raise ValueError(
-            f"{path} has checkpoint version {stored.get('version')}; this program reads version {VERSION}"
+            f"{path} has checkpoint version {stored.get('version')}; "
+            f"this program reads version {VERSION}"
         )
     if stored.get("architecture") != ARCHITECTURE:
         raise ValueError(f"{path} holds an unknown architecture: {stored.get('architecture')}")
@@ -100,11 +109,11 @@ def _recognise(content: bytes) -> str | None:
     """What a file is that cannot be a torch file; None if it may be one."""
     start = content[:512].lstrip().lower()
     kinds = {
-        b"\xff\xd8\xff": "it is a JPEG image (the photo goes without a flag, the model after --model)",
-        b"\x89png": "it is a PNG image (the photo goes without a flag, the model after --model)",
+        b"\xff\xd8\xff": "it is a JPEG image; --model takes a .pth",
+        b"\x89png": "it is a PNG image; --model takes a .pth",
         b"<!doctype html": "it is an HTML page, perhaps a failed download",
         b"<html": "it is an HTML page, perhaps a failed download",
-        b"version https://git-lfs": "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'",
+        b"version https://git-lfs": "it is a Git LFS pointer; run 'git lfs pull'",
     }
     if not content:
         return "it is empty"

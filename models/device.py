@@ -29,7 +29,8 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is the faster one.
+    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is the faster
+    one.
 
     Raises:
         ValueError: unknown name.
@@ -42,7 +43,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _bfloat16_is_faster(device: torch.device) -> bool:
-    """Time a small convolution on the CPU: some processors run bfloat16 at half of float32's speed."""
+    """Time it on the CPU: some processors run bfloat16 at half of float32's speed."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -64,8 +65,8 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
 def keep_pages() -> None:
     """Let freed memory stay with the process (glibc only).
 
-    By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by page when it
-    is first touched; on the CPU this takes about as long as the convolutions.
+    By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by
+    page when it is first touched; on the CPU this takes about as long as the convolutions.
     """
     if not sys.platform.startswith("linux"):
         return

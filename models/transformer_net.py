@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The last convolution counts in units of 5 grey levels: a step of Adam moves its 2592 weights at once, and in
-# units of the whole range it would overshoot.
+from models import winograd
+
+# The last convolution counts in units of 5 grey levels: a step of Adam moves its 2592 weights at
+# once, and in units of the whole range it would overshoot.
 OUTPUT_SCALE = 5 / 255
 
 
@@ -13,9 +15,10 @@ class TransformerNet(nn.Module):
     """Stylizes an image of any size in one forward pass (Johnson et al., arXiv 1603.08155).
 
     Three convolutions reduce the image to a quarter of its size, residual blocks work there, two
-    up-convolutions bring it back. Departures from the paper: affine instance normalisation (Ulyanov et al.,
-    arXiv 1607.08022) instead of batch normalisation, reflection padding everywhere, nearest up-sampling
-    before a convolution instead of a transposed convolution, which leaves a checkerboard, and a linear
+    up-convolutions bring it back. Departures from the paper: affine instance normalisation
+    (Ulyanov et al., arXiv 1607.08022) instead of batch normalisation, reflection padding
+    everywhere, nearest up-sampling before a convolution instead of a transposed convolution, which
+    leaves a checkerboard, and a linear
     output: a scaled tanh saturates into white blobs that no gradient reaches.
 
     Args:
@@ -29,7 +32,9 @@ class TransformerNet(nn.Module):
     def __init__(self, *, width: int = 32, num_blocks: int = 5) -> None:
         super().__init__()
         if width < 1 or num_blocks < 1:
-            raise ValueError(f"width and num_blocks must be 1 or more, not {width} and {num_blocks}")
+            raise ValueError(
+                f"width and num_blocks must be 1 or more, not {width} and {num_blocks}"
+            )
         self.arguments = {"width": width, "num_blocks": num_blocks}
         self.encoder = nn.Sequential(
             ConvLayer(3, width, kernel_size=9),
@@ -70,7 +75,13 @@ class ConvLayer(nn.Module):
     """Reflection padding, convolution, instance normalisation, ReLU (optional)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, relu: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        relu: bool = True,
     ) -> None:
         super().__init__()
         # No bias: the normalisation that follows would remove it.
@@ -80,7 +91,12 @@ class ConvLayer(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(_reflect(x, *(self.padding,) * 4)))
+        x = _reflect(x, *(self.padding,) * 4)
+        if self.conv.stride == (1, 1) and winograd.pays(x.device, x.dtype, self.conv.weight):
+            x = winograd.learned_winograd_conv(x, self.conv.weight)
+        else:
+            x = self.conv(x)
+        x = self.norm(x)
         return F.relu(x, inplace=True) if self.relu else x
 
 
@@ -99,23 +115,27 @@ class ResidualBlock(nn.Module):
 class UpsampleConvLayer(nn.Module):
     """Nearest up-sampling by 2, reflection padding, 3x3 convolution, instance normalisation, ReLU.
 
-    Computed as four 2x2 convolutions of the small image, one for each position of an output pixel in its
-    2x2 block: the up-sampled image only repeats pixels, so taps that fall on the same one are added up
-    beforehand. The result is the same for 4/9 of the multiplications and without the large padded image.
+    Computed as four 2x2 convolutions of the small image, one for each position of an output pixel
+    in its 2x2 block: the up-sampled image only repeats pixels, so taps that fall on the same one
+    are added up beforehand. The result is the same for 4/9 of the multiplications and without the
+    large padded image.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
         self.norm = InstanceNorm(out_channels)
-        # Which of the 3 taps fall on the first and on the second source pixel, for even and odd outputs.
+        # Which of the 3 taps fall on the first and on the second source pixel, for even and odd
+        # outputs.
         taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
-        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight.float())
+        phases = torch.einsum(
+            "pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight.float()
+        )
         # Reflecting the up-sampled image at its border repeats the small image's border pixel.
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         x = F.conv2d(x, phases.flatten(0, 2).to(x.dtype))  # (B, 4 * out, H + 1, W + 1)
@@ -125,7 +145,9 @@ class UpsampleConvLayer(nn.Module):
             for p in (0, 1)
         ]
         x = torch.stack(rows, dim=3)  # (B, out, H, 2, W, 2)
-        x = x.reshape(batch, -1, 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
+        x = x.reshape(batch, -1, 2 * height, 2 * width).contiguous(
+            memory_format=torch.channels_last
+        )
         return F.relu(self.norm(x), inplace=True)
 
 
@@ -148,8 +170,9 @@ class InstanceNorm(nn.Module):
 class _ChannelsLastInstanceNorm(torch.autograd.Function):
     """Instance normalisation as group normalisation with one channel a group.
 
-    On the CPU instance_norm copies a channels-last tensor twice, and group_norm is fast forwards but slow
-    backwards; this takes the one's forward pass and writes the backward pass as two sums and two products.
+    On the CPU instance_norm copies a channels-last tensor twice, and group_norm is fast forwards
+    but slow backwards; this takes the one's forward pass and writes the backward pass as two sums
+    and two products.
     """
 
     @staticmethod
@@ -174,7 +197,9 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
         of_grad = weight * rstd
         of_x = -of_grad * rstd * grad_scale / num_pixels
         constant = -of_grad * grad_sum / num_pixels - of_x * mean
-        of_grad, of_x, constant = (f.to(x.dtype)[..., None, None] for f in (of_grad, of_x, constant))
+        of_grad, of_x, constant = (
+            f.to(x.dtype)[..., None, None] for f in (of_grad, of_x, constant)
+        )
         grad_x = torch.addcmul(constant, of_x, x).addcmul_(of_grad, grad)
         return grad_x, grad_scale.sum(0), grad_sum.sum(0), None
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models.winograd import FrozenWinogradConv
+from models import winograd
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
@@ -32,8 +32,8 @@ class VGG19Features(nn.Module):
     """Features of the VGG-19 network, by layer name (Simonyan & Zisserman, arXiv 1409.1556).
 
     The network ends at the deepest layer asked for, is frozen and stays in evaluation mode.
-    The input's scale and channel order are folded into the first convolution; only the mean is subtracted
-    from the image, because zero padding comes after the mean.
+    The input's scale and channel order are folded into the first convolution; only the mean is
+    subtracted from the image, because zero padding comes after the mean.
 
     Args:
         layers: layer names such as "relu4_2"; see LAYER_NAMES.
@@ -85,8 +85,8 @@ class VGG19Features(nn.Module):
 
         Args:
             image: (B, 3, H, W) float32 RGB in [0, 1]; values outside are allowed.
-            layers: some of the layers given at construction; all of them by default. The pass ends at the
-                deepest one.
+            layers: some of the layers given at construction; all of them by default. The pass ends
+                at the deepest one.
 
         Returns:
             dict from layer name to (B, C, h, w) in the network's dtype. Blocks 1 to 5 have
@@ -135,15 +135,15 @@ def _frozen_conv(
 ) -> nn.Module:
     """A 3x3 convolution with padding 1, in the form that is fastest there."""
     out_channels, in_channels = weight.shape[:2]
-    if torch.device(device).type == "cpu" and dtype == torch.float32 and in_channels >= 128:
-        return FrozenWinogradConv(weight, bias)
+    if winograd.pays(device, dtype, weight):
+        return winograd.FrozenWinogradConv(weight, bias)
     conv = nn.utils.skip_init(nn.Conv2d, in_channels, out_channels, 3, padding=1)
     conv.load_state_dict({"weight": weight, "bias": bias})
     return conv.requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
 
 
 def _read_weights(weights: str, convs: list[str]) -> tuple[dict[str, Tensor], tuple, tuple]:
-    """Weights and biases of the named convolutions, and the RGB mean and standard deviation they expect."""
+    """Weights and biases by name, and the RGB mean and standard deviation they expect."""
     if weights == "original":
         return _read_original(convs), CAFFE_MEAN, CAFFE_STD
     if weights == "torchvision":
@@ -172,9 +172,9 @@ def _read_torchvision(convs: list[str]) -> dict[str, Tensor]:
             f"torchvision's VGG-19 weights could not be downloaded ({error}); "
             "the bundled ones need no network: --vgg original"
         ) from error
-    # Standardised images are some 57 times smaller than 0..255 ones. ReLU and max pooling pass a factor
-    # through, so scaling the input and every bias brings the features to the original network's scale,
-    # where the same loss weights apply.
+    # Standardised images are some 57 times smaller than 0..255 ones. ReLU and max pooling pass a
+    # factor through, so scaling the input and every bias brings the features to the original
+    # network's scale, where the same loss weights apply.
     scale = 255 * sum(IMAGENET_STD) / 3
     state = {}
     for conv in convs:

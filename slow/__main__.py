@@ -1,4 +1,5 @@
-"""Paint one photo in the style of one or more pictures by optimising its pixels: slow, highest quality.
+"""Paint one photo in the style of one or more pictures by optimising its pixels: slow, highest
+quality.
 
     python -m slow samples/photos/rocket.jpg samples/starry_night.jpg -o painted.png
     python -m slow photo.jpg style.jpg -o painted.png --size 768 --steps 500 --style-weight 60
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 import cli
 from media import check_format, read_image, write_image
-from models.device import PRECISIONS, keep_pages, pick_device, pick_precision
+from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings
 from slow.stylize import Iterate, stylize
 
@@ -24,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     parser.prog = "python -m slow"
     parser.add_argument("content", type=Path, metavar="CONTENT", help="photo to paint")
-    parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="pictures to paint like")
+    parser.add_argument(
+        "styles", type=Path, nargs="+", metavar="STYLE", help="pictures to paint like"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="image file to write"
     )
@@ -84,10 +87,7 @@ def main() -> int:
     check_format(args.output)
     if any(args.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {args.output} is one of the inputs")
-    if args.output.exists() and not args.force:
-        raise ValueError(f"{args.output} exists; overwrite it by --force")
-    if not args.output.parent.is_dir():
-        raise ValueError(f"-o {args.output}: there is no folder {args.output.parent}")
+    cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
     loss = cli.settings_from(args, LossSettings)
 
     keep_pages()

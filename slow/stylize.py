@@ -10,7 +10,8 @@ from torch import Tensor
 
 from models.losses import LossSettings, PerceptualLoss
 
-# torch's L-BFGS compares changes of the loss with absolute tolerances; float32 resolves them at this scale.
+# torch's L-BFGS compares changes of the loss with absolute tolerances; float32 resolves them at
+# this scale.
 LOSS_SCALE = 1e-5
 
 
@@ -47,7 +48,8 @@ def stylize(
     dtype: torch.dtype = torch.float32,
     callback: Callable[[Iterate], None] | None = None,
 ) -> Tensor:
-    """Paint a content image in the style of others by minimising the perceptual loss over its pixels.
+    """Paint a content image in the style of others by minimising the perceptual loss over its
+    pixels.
 
     Args:
         content: (1, 3, H, W) float32 RGB in [0, 1]; the result computes where this tensor is.
@@ -57,13 +59,15 @@ def stylize(
         steps: evaluations of the loss and its gradient.
         optimizer: "lbfgs" (better for the same number of steps) or "adam" (less memory).
         learning_rate: step size; 1 for L-BFGS and 0.02 for Adam by default.
-        init: start from "content", from "noise", or from an image (1, 3, h, w), scaled to the content's size.
+        init: start from "content", from "noise", or from an image (1, 3, h, w), scaled to the
+            content's size.
         seed: of the noise.
         dtype: precision of the convolutions.
         callback: called after every evaluation; an exception from it (Ctrl-C too) ends the run.
 
     Returns:
-        (1, 3, H, W) float32 RGB in [0, 1]: the image with the lowest loss of all that were evaluated.
+        (1, 3, H, W) float32 RGB in [0, 1]: the image with the lowest loss of all that were
+        evaluated.
 
     Raises:
         ValueError: a setting is out of range, or an image is too small for the layers.
@@ -71,7 +75,9 @@ def stylize(
     """
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
-    perceptual_loss = PerceptualLoss(loss or LossSettings(), style, style_blend=style_blend, dtype=dtype)
+    perceptual_loss = PerceptualLoss(
+        loss or LossSettings(), style, style_blend=style_blend, dtype=dtype
+    )
     targets = perceptual_loss.content_targets(content)
     # L-BFGS works on flat vectors: plain layout here, channels-last inside the loss network.
     image = _start(content, init, seed).contiguous().requires_grad_(True)

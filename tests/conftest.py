@@ -16,7 +16,9 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:
     """(1, 3, H, W): random colours that change slowly, as a stand-in for a photo."""
     small = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
-    image = torch.nn.functional.interpolate(small, (height, width), mode="bicubic", align_corners=True)
+    image = torch.nn.functional.interpolate(
+        small, (height, width), mode="bicubic", align_corners=True
+    )
     return image.clamp(0, 1)
 
 
@@ -32,7 +34,8 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
-    """Run a command line in this process: run(module, *arguments) -> (exit code, stdout, stderr)."""
+    """Run a command line in this process: run(module, *arguments) -> (exit code, stdout,
+    stderr)."""
 
     def run_command(module: ModuleType, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])

@@ -72,7 +72,10 @@ def test_pictures_and_links_of_the_documents_exist():
         targets = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
         targets += re.findall(r'src="([^"]+)"', document.read_text())
         for target in targets:
-            assert target.startswith("http") or (document.parent / target).exists(), (document, target)
+            assert target.startswith("http") or (document.parent / target).exists(), (
+                document,
+                target,
+            )
 
 
 def test_shared_code_of_the_command_lines_starts_without_torch_training_libraries():

@@ -34,7 +34,9 @@ class Attack:
         return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize(
+    "write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
+)
 def test_code_in_a_file_is_named_and_not_run(write, tmp_path):
     target = tmp_path / "attacked"
     write({"format": FORMAT, "weights": Attack(target)}, tmp_path / "evil.pth")

@@ -21,6 +21,15 @@ def test_gram_of_ones_is_one_over_channels():
     assert torch.equal(gram_matrix(torch.ones(2, 4, 3, 5)), torch.full((2, 4, 4), 0.25))
 
 
+def test_gram_has_the_gradient_of_its_formula():
+    features = torch.randn(2, 3, 4, 5, dtype=torch.float32, requires_grad=True)
+    incoming = torch.randn(2, 3, 3)  # not symmetric
+    flat = features.flatten(2)
+    (expected,) = torch.autograd.grad(flat @ flat.mT / 60, features, incoming)
+    (result,) = torch.autograd.grad(gram_matrix(features), features, incoming)
+    torch.testing.assert_close(result, expected)
+
+
 def test_gram_is_float32_for_bfloat16_features():
     assert gram_matrix(torch.ones(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
@@ -72,9 +81,14 @@ def test_weights_mean_the_same_at_256_and_at_1024_px():
 
 def test_one_batch_is_the_mean_of_its_images():
     loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=9)])
-    images, contents = (torch.cat([smooth_image(32, 32, seed=s + i) for i in range(2)]) for s in (0, 4))
+    images, contents = (
+        torch.cat([smooth_image(32, 32, seed=s + i) for i in range(2)]) for s in (0, 4)
+    )
     whole = loss(images, loss.content_targets(contents)).total
-    parts = [loss(i[None], loss.content_targets(c[None])).total for i, c in zip(images, contents, strict=True)]
+    parts = [
+        loss(i[None], loss.content_targets(c[None])).total
+        for i, c in zip(images, contents, strict=True)
+    ]
     assert whole.item() == pytest.approx(sum(parts).item() / 2, rel=1e-4)
 
 

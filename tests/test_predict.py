@@ -39,7 +39,9 @@ def test_shipped_models_describe_themselves():
     assert paths
     for path in paths:
         checkpoint = read_checkpoint(path)
-        assert checkpoint.style["title"] and checkpoint.style["artist"] and checkpoint.style["licence"]
+        assert (
+            checkpoint.style["title"] and checkpoint.style["artist"] and checkpoint.style["licence"]
+        )
         assert checkpoint.figures and not checkpoint.resume_state
 
 
@@ -52,7 +54,9 @@ def test_lower_precisions_are_close_to_float32(model, precision):
     assert (rounded - exact).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize("name", ["starry_night", "starry_night.pth", CHECKPOINTS / "starry_night.pth"])
+@pytest.mark.parametrize(
+    "name", ["starry_night", "starry_night.pth", CHECKPOINTS / "starry_night.pth"]
+)
 def test_models_are_found_by_name_and_by_path(name):
     assert find_model(str(name)) == CHECKPOINTS / "starry_night.pth"
 
@@ -96,7 +100,9 @@ def test_existing_files_are_kept_and_the_others_painted(run, model, photos, tmp_
     code, out, err = run(predict, photos, "--model", model, "-o", tmp_path / "out", "--quiet")
     assert code == 1 and "--force" in err
     assert len(out.splitlines()) == 2 and kept.read_bytes() == b"mine"
-    code, out, _ = run(predict, photos, "--model", model, "-o", tmp_path / "out", "--force", "--quiet")
+    code, out, _ = run(
+        predict, photos, "--model", model, "-o", tmp_path / "out", "--force", "--quiet"
+    )
     assert code == 0 and kept.read_bytes() != b"mine"
 
 
@@ -114,7 +120,10 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, model, photos, tmp_path):
     write_image(twin, smooth_image(8, 8))
     out = tmp_path / "out"
     for arguments, what in [
-        ((photo, "--model", "nothing"), "there is no model 'nothing'; in checkpoints/ there are: starry"),
+        (
+            (photo, "--model", "nothing"),
+            "there is no model 'nothing'; in checkpoints/ there are: starry",
+        ),
         ((photo, "--model", photo), "PNG image"),
         ((tmp_path / "none.jpg", "--model", model), "no such file"),
         ((photos / "sub", "--model", model), "no such file"),

@@ -36,7 +36,8 @@ def test_the_image_with_the_lowest_loss_is_returned():
 
 def test_same_seed_same_result():
     results = [
-        stylize(CONTENT, [STYLE], loss=SHALLOW, steps=6, init="noise", seed=seed) for seed in (3, 3, 4)
+        stylize(CONTENT, [STYLE], loss=SHALLOW, steps=6, init="noise", seed=seed)
+        for seed in (3, 3, 4)
     ]
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -85,7 +86,16 @@ def files(tmp_path):
     return tmp_path / "content.png", tmp_path / "style.png", "-o", tmp_path / "out.png"
 
 
-FEW = ("--steps", 3, "--size", 40, "--content-layers", "relu2_1", "--style-layers", "relu1_1,relu2_1")
+FEW = (
+    "--steps",
+    3,
+    "--size",
+    40,
+    "--content-layers",
+    "relu2_1",
+    "--style-layers",
+    "relu1_1,relu2_1",
+)
 
 
 def test_command_prints_the_path_and_nothing_else_on_stdout(run, files):
@@ -97,7 +107,9 @@ def test_command_prints_the_path_and_nothing_else_on_stdout(run, files):
 
 def test_command_takes_several_styles_and_an_image_to_start_from(run, files):
     style = files[1]
-    code, out, _ = run(slow_cli, *files[:2], style, *files[2:], *FEW, "--init", style, "--style-blend", "2,1")
+    code, out, _ = run(
+        slow_cli, *files[:2], style, *files[2:], *FEW, "--init", style, "--style-blend", "2,1"
+    )
     assert code == 0 and out
 
 

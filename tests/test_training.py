@@ -55,7 +55,7 @@ def test_training_lowers_the_loss_and_describes_itself(job):
     assert len(values) == 40
     assert sum(values[-5:]) < 0.6 * sum(values[:5])
     saved = read_checkpoint(job["output"])
-    assert saved.style == {"file": "style.png", "title": "Waves"}
+    assert saved.style["file"] == "style.png" and saved.style["title"] == "Waves"
     assert saved.training["images"] == 80 and saved.training["seed"] == 0
     assert saved.loss["style_layers"] == ["relu1_1", "relu2_1"]
     assert saved.resume_state == {}
@@ -78,10 +78,55 @@ def test_resumed_training_ends_at_the_very_same_weights(job, tmp_path):
     assert all(torch.equal(resumed.weights[k], whole.weights[k]) for k in whole.weights)
 
 
+def test_bfloat16_training_stays_close_to_float32(job, tmp_path):
+    # Accelerate keeps one state for a process; what mixed precision does to the network is
+    # autocast.
+    from models.losses import PerceptualLoss
+    from models.transformer_net import TransformerNet
+
+    torch.manual_seed(0)
+    net, content = TransformerNet(width=8, num_blocks=1), smooth_image(64, 64)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        loss = PerceptualLoss(SHALLOW, [smooth_image(64, 64, seed=3)], dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            stylized = net(content)
+        net.zero_grad()
+        loss(stylized, loss.content_targets(content)).total.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
 def test_periodic_checkpoints_can_be_resumed(job):
     seen = []
-    train(**job, save_every=2, callback=lambda p: seen.append(read_checkpoint(job["output"]).training["step"]) if p.step == 6 else None)
+    train(
+        **job,
+        save_every=2,
+        callback=lambda p: (
+            seen.append(read_checkpoint(job["output"]).training["step"]) if p.step == 6 else None
+        ),
+    )
     assert seen == [4]
+
+
+def test_training_starts_from_another_style(job, tmp_path):
+    first = train(**job)
+    job["output"] = tmp_path / "second.pth"
+    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e-12})
+    second = train(**job, init_from=tmp_path / "style.pth")
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(second.weights[name], weight)
+    assert second.training["init_from"] == "style.pth"
+    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "width": 8})
+    with pytest.raises(ValueError, match="--init-from .*'width': 4"):
+        train(**job, init_from=tmp_path / "style.pth")
+
+
+def test_resume_notices_another_picture_of_the_same_name(job):
+    train(**job)
+    write_image(job["style"], smooth_image(60, 48, seed=10))
+    with pytest.raises(ValueError, match="another training: --style"):
+        train(**job, resume=True)
 
 
 def test_finished_training_is_left_alone(job):
@@ -130,23 +175,35 @@ def test_unreadable_photos_are_replaced_and_named(photos):
     assert any("1.png" in str(warning.message) for warning in caught)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"batch_size": 0}, {"image_size": 8}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch_size": 0}, {"image_size": 8}, {"learning_rate": 0.0}]
+)
 def test_wrong_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         TrainingSettings(**change)
 
 
-TINY = "--steps 2 --batch-size 1 --image-size 32 --style-size 48 --width 4 --num-blocks 1 --workers 0".split()
+SMALL = "--batch-size 1 --image-size 32 --style-size 48 --width 4 --num-blocks 1 --workers 0"
+TINY = ["--steps", "2", *SMALL.split()]
 LAYERS = ["--content-layers", "relu2_1", "--style-layers", "relu1_1,relu2_1"]
 
 
 def test_command_trains_prints_the_path_and_resumes(run, job):
-    arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], *TINY, *LAYERS]
-    code, out, err = run(train_cli, *arguments, "--device", "cpu")
+    arguments = [
+        "--style",
+        job["style"],
+        "--data",
+        job["data"],
+        "-o",
+        job["output"],
+        *TINY,
+        *LAYERS,
+    ]
+    code, out, err = run(train_cli, *arguments, "--cpu")
     assert (code, out) == (0, f"{job['output']}\n") and "2/2" in err
-    code, _, err = run(train_cli, *arguments)
+    code, _, err = run(train_cli, *arguments, "--cpu")
     assert code == 2 and "--resume" in err
-    code, out, _ = run(train_cli, *arguments, "--resume")
+    code, out, _ = run(train_cli, *arguments, "--cpu", "--resume")
     assert code == 0 and out
 
 
@@ -163,9 +220,9 @@ def test_command_trains_prints_the_path_and_resumes(run, job):
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
-    arguments = {"--style": job["style"], "--data": job["data"], "-o": job["output"], "--device": "cpu"}
+    arguments = {"--style": job["style"], "--data": job["data"], "-o": job["output"]}
     flat = [part for pair in {**arguments, flag: value}.items() for part in pair]
-    code, out, err = run(train_cli, *flat, "--quiet")
+    code, out, err = run(train_cli, *flat, "--cpu", "--quiet")
     assert (code, out) == (2, "")
     assert what in err and len(err.splitlines()) == 1
     assert not job["output"].exists()
@@ -173,5 +230,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
 
 def test_folder_without_images_is_refused(run, job, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, _, err = run(train_cli, "--style", job["style"], "--data", tmp_path / "empty", "-o", job["output"])
+    code, _, err = run(
+        train_cli, "--style", job["style"], "--data", tmp_path / "empty", "-o", job["output"]
+    )
     assert code == 2 and "no image" in err

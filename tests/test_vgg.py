@@ -7,7 +7,8 @@ from media import read_image
 from models.vgg import CONVS_PER_BLOCK, LAYER_NAMES, WEIGHTS, VGG19Features
 from tests.conftest import SAMPLES
 
-# Positions in torchvision's vgg19().features, counted by hand from the paper's table (configuration E).
+# Positions in torchvision's vgg19().features, counted by hand from the paper's table
+# (configuration E).
 CONV_INDICES = {
     "conv1_1": 0, "conv1_2": 2,
     "conv2_1": 5, "conv2_2": 7,
@@ -24,12 +25,14 @@ def photo():
 
 @pytest.fixture(scope="module")
 def reference(photo):
-    """Features by torchvision's module list, Caffe preprocessing written out, weights decoded here."""
+    """Features by torchvision's module list, with preprocessing and decoding done here."""
     net = vgg19(weights=None).features
     stored = load_file(WEIGHTS)
     for name, index in CONV_INDICES.items():
         indices = stored[f"{name}.index"]
-        net[index].weight.data = stored[f"{name}.table"][indices.long().flatten()].view(indices.shape)
+        net[index].weight.data = stored[f"{name}.table"][indices.long().flatten()].view(
+            indices.shape
+        )
         net[index].bias.data = stored[f"{name}.bias"]
     red, green, blue = (photo * 255).unbind(1)
     x = torch.stack([blue - 103.939, green - 116.779, red - 123.68], dim=1)
@@ -57,8 +60,15 @@ def test_features_equal_an_independent_evaluation(photo, reference):
         assert error < 1e-4, name
 
 
-# Means over the photo of 96 px, from torchvision's module list with the decoded weights (see `reference`).
-KNOWN_MEANS = {"relu1_2": 143.04, "relu2_2": 201.50, "relu3_3": 642.74, "relu4_3": 400.92, "relu5_1": 94.299}
+# Means over the photo of 96 px, from torchvision's module list with the decoded weights (see
+# `reference`).
+KNOWN_MEANS = {
+    "relu1_2": 143.04,
+    "relu2_2": 201.50,
+    "relu3_3": 642.74,
+    "relu4_3": 400.92,
+    "relu5_1": 94.299,
+}
 
 
 @pytest.mark.parametrize("layer", KNOWN_MEANS)
@@ -81,7 +91,10 @@ def test_weights_are_frozen_even_after_train():
 
 def test_bfloat16_features_are_close(photo):
     layers = ["relu1_2", "relu4_3"]
-    exact, rounded = VGG19Features(layers)(photo), VGG19Features(layers, dtype=torch.bfloat16)(photo)
+    exact, rounded = (
+        VGG19Features(layers)(photo),
+        VGG19Features(layers, dtype=torch.bfloat16)(photo),
+    )
     for layer in layers:
         assert rounded[layer].dtype == torch.bfloat16
         assert (rounded[layer] - exact[layer]).norm() < 0.03 * exact[layer].norm()
@@ -104,7 +117,7 @@ def test_unknown_weights_are_refused():
 
 
 def test_torchvision_weights_give_features_of_the_same_scale(monkeypatch, photo, reference):
-    """The original weights, rescaled to torchvision's convention, must come back at their own scale."""
+    """The original weights in torchvision's convention must come back at their scale."""
     import torchvision.models
 
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -123,7 +136,8 @@ def test_torchvision_weights_give_features_of_the_same_scale(monkeypatch, photo,
     monkeypatch.setattr(
         torchvision.models, "VGG19_Weights", type("Enum", (), {"IMAGENET1K_V1": fake})
     )
-    # The means differ between the two conventions; shift the image so that the network sees the same.
+    # The means differ between the two conventions; shift the image so that the network sees the
+    # same.
     shift = torch.tensor([0.485 - 123.68 / 255, 0.456 - 116.779 / 255, 0.406 - 103.939 / 255])
     features = VGG19Features(["relu3_1"], weights="torchvision")(photo + shift.view(1, 3, 1, 1))
     error = (features["relu3_1"] - reference["relu3_1"]).norm() / reference["relu3_1"].norm()

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.winograd import FrozenWinogradConv, winograd_conv3x3, winograd_kernel
+from models.winograd import FrozenWinogradConv, learned_winograd_conv, pays
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (8, 8), (9, 14)])
@@ -21,9 +21,26 @@ def test_equals_the_direct_convolution_and_its_gradient(size):
     torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-4)
 
 
-def test_without_padding_and_bias():
+@pytest.mark.parametrize("size", [(3, 3), (6, 7), (10, 14)])
+def test_learned_weights_get_the_direct_convolutions_gradients(size):
     torch.manual_seed(0)
-    x, weight = torch.randn(1, 7, 10, 3), torch.randn(4, 3, 3, 3)
-    expected = F.conv2d(x.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
-    result = winograd_conv3x3(x, winograd_kernel(weight), None, padding=0)
+    x = torch.randn(2, 6, *size, requires_grad=True)
+    weight = torch.randn(5, 6, 3, 3, requires_grad=True)
+    expected, result = F.conv2d(x, weight), learned_winograd_conv(x, weight)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    incoming = torch.randn_like(expected)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(result, (x, weight), incoming),
+        torch.autograd.grad(expected, (x, weight), incoming),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-3)
+
+
+def test_is_chosen_for_wide_float32_layers_on_the_cpu_alone():
+    wide, narrow = torch.empty(8, 128, 3, 3), torch.empty(8, 64, 3, 3)
+    assert pays("cpu", torch.float32, wide)
+    assert not pays("cpu", torch.float32, narrow)
+    assert not pays("cpu", torch.bfloat16, wide)
+    assert not pays("cuda", torch.float32, wide)
+    assert not pays("cpu", torch.float32, torch.empty(8, 128, 2, 2))

@@ -1,0 +1,76 @@
+"""Draw the pictures of the READMEs: content + style = stylized, and a sheet of all sample photos.
+
+python -m benchmarks.pictures --model starry_night --style samples/starry_night.jpg
+samples/photos/aizkorri.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fast.stylize import CHECKPOINTS, find_model, load, stylize
+from media import find_images, read_image, write_image
+from models.device import keep_pages
+
+GAP = 12  # px between pictures
+SIGN = 36  # px: room for "+" and "="
+
+
+def resized(image: Tensor, height: int) -> Tensor:
+    size = (height, round(image.shape[-1] * height / image.shape[-2]))
+    return F.interpolate(image, size, mode="bicubic", antialias=True)
+
+
+def sign(kind: str, height: int) -> Tensor:
+    """A white strip with "+" or "=" in its middle."""
+    strip = torch.ones(1, 3, height, SIGN)
+    middle, half, thick = height // 2, SIGN // 4, 2
+    centre = SIGN // 2
+    if kind == "+":
+        strip[..., middle - thick : middle + thick, centre - half : centre + half] = 0.2
+        strip[..., middle - half : middle + half, centre - thick : centre + thick] = 0.2
+    else:
+        for offset in (-6, 6):
+            row = middle + offset
+            strip[..., row - thick : row + thick, centre - half : centre + half] = 0.2
+    return strip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photo", type=Path, help="photo of the triple")
+    parser.add_argument("--model", required=True, help="checkpoint")
+    parser.add_argument("--style", type=Path, required=True, help="its style picture")
+    parser.add_argument(
+        "--height", type=int, default=320, help="of a row in px (default: %(default)s)"
+    )
+    args = parser.parse_args()
+
+    keep_pages()
+    path = find_model(args.model)
+    net = load(path, device="cpu")
+    height = args.height
+    content = read_image(args.photo, long_side=900).rgb
+    parts = [
+        content,
+        sign("+", height),
+        read_image(args.style).rgb,
+        sign("=", height),
+        stylize(net, content),
+    ]
+    triple = torch.cat([resized(part, height) for part in parts], dim=-1)
+    write_image(CHECKPOINTS / f"{path.stem}.jpg", triple)
+
+    photos = [read_image(photo, long_side=768).rgb for photo in find_images(Path("samples/photos"))]
+    gap = torch.ones(1, 3, height, GAP)
+    row = [part for photo in photos for part in (resized(stylize(net, photo), height), gap)][:-1]
+    write_image(CHECKPOINTS / f"{path.stem}_samples.jpg", torch.cat(row, dim=-1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The usual implementation, to measure against: float32, NCHW, eager, everything computed every
+time.
+
+The network is the one of the common PyTorch examples, the training step theirs with this project's
+loss network.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import vgg19
+
+from models.losses import LossSettings
+from models.transformer_net import OUTPUT_SCALE, TransformerNet
+from models.vgg import CAFFE_MEAN, LAYER_NAMES, VGG19Features
+
+
+class TextbookNet(nn.Module):
+    """The same function as a TransformerNet, with its weights, one layer after the other."""
+
+    def __init__(self, net: TransformerNet) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.contiguous_format)
+
+    def forward(self, image: Tensor) -> Tensor:
+        net = self.net
+        x = image
+        for layer in net.encoder:
+            x = F.relu(self._conv_norm(x, layer))
+        for block in net.trunk:
+            x = x + self._conv_norm(F.relu(self._conv_norm(x, block.conv1)), block.conv2)
+        for layer in net.decoder:
+            x = F.relu(self._conv_norm(F.interpolate(x, scale_factor=2, mode="nearest"), layer))
+        return 0.5 + OUTPUT_SCALE * net.to_rgb(F.pad(x, (4,) * 4, mode="reflect"))
+
+    @staticmethod
+    def _conv_norm(x: Tensor, layer: nn.Module) -> Tensor:
+        pad = layer.conv.kernel_size[0] // 2
+        x = F.conv2d(
+            F.pad(x, (pad,) * 4, mode="reflect"), layer.conv.weight, stride=layer.conv.stride
+        )
+        return F.instance_norm(x, weight=layer.norm.weight, bias=layer.norm.bias)
+
+
+class TextbookLoss(nn.Module):
+    """Perceptual loss with the whole slice of VGG-19 run on content and result alike."""
+
+    def __init__(self, settings: LossSettings, style: Tensor) -> None:
+        super().__init__()
+        self.settings = settings
+        wanted = settings.content_layers + settings.style_layers
+        self.indices = {name: LAYER_NAMES.index(name) for name in wanted}
+        self.vgg = (
+            vgg19(weights=None).features[: max(self.indices.values()) + 1].requires_grad_(False)
+        )
+        ours = VGG19Features(wanted, dtype=torch.bfloat16).to(torch.float32)  # plain convolutions
+        for name, conv in ours.convs.items():
+            self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
+        self.mean = torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)
+        with torch.no_grad():
+            self.grams = {n: self._gram(f) for n, f in self._features(style).items()}
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        x, features = image - self.mean, {}
+        for index, module in enumerate(self.vgg):
+            x = F.relu(x) if isinstance(module, nn.ReLU) else module(x)
+            features |= {n: x for n, i in self.indices.items() if i == index}
+        return features
+
+    @staticmethod
+    def _gram(features: Tensor) -> Tensor:
+        flat = features.flatten(2)
+        return flat.bmm(flat.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
+
+    def forward(self, image: Tensor, content: Tensor) -> Tensor:
+        targets, features = self._features(content), self._features(image)
+        s = self.settings
+        content_loss = sum(F.mse_loss(features[n], targets[n]) for n in s.content_layers)
+        style_loss = sum(
+            (self._gram(features[n]) - self.grams[n]).square().mean() for n in s.style_layers
+        )
+        return s.content_weight * content_loss / len(
+            s.content_layers
+        ) + s.style_weight * style_loss / len(s.style_layers)
