@@ -42,7 +42,7 @@ class TrainingSettings:
     steps: int = 20_000
     batch_size: int = 4
     image_size: int = 256
-    style_size: int = 512
+    style_size: int = 384
     learning_rate: float = 2e-3
     warmup_steps: int = 100
     width: int = 32

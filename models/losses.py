@@ -68,7 +68,7 @@ class LossSettings:
     content_layers: tuple[str, ...] = ("relu3_3", "relu4_2")
     style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
     content_weight: float = 1.0
-    style_weight: float = 20.0
+    style_weight: float = 80.0
     tv_weight: float = 0.0
 
     def __post_init__(self) -> None:

@@ -144,3 +144,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, model, photos, tmp_path):
 def test_argparse_errors_use_the_same_code(run, model):
     for arguments in (["--size", "0", "--model", model], ["--mod", model], []):
         assert run(predict, *arguments)[0] == 2
+
+
+@pytest.mark.gpu
+def test_cuda_paints_like_the_cpu():
+    image = smooth_image(65, 90)
+    painted = [
+        stylize(load("starry_night", device=device, precision="float32"), image).cpu()
+        for device in ("cpu", "cuda")
+    ]
+    assert (painted[0] - painted[1]).abs().mean() < 0.01
