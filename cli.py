@@ -5,8 +5,9 @@ import inspect
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,9 +61,7 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
     """The dataclass with the values of its flags."""
-    return settings(
-        **{s.name: getattr(args, s.name) for s in fields(settings) if s.default is not MISSING}
-    )
+    return settings(**{s.name: getattr(args, s.name) for s in fields(settings)})
 
 
 def positive_int(text: str) -> int:
@@ -90,6 +89,7 @@ def say(message: str) -> None:
 
 def run(main: Callable[[], int]) -> None:
     """End the process with main's exit code; an error becomes one line and a code."""
+    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
         code = main()
     except KeyboardInterrupt:
@@ -108,7 +108,9 @@ def one_line(error: BaseException) -> str:
     """What went wrong, in one line, as a person would want to read it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return (str(error) or type(error).__name__).splitlines()[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # An error from a worker process brings its traceback along; what went wrong comes last.
+    return lines[-1] if lines[0].startswith("Caught ") else lines[0]
 
 
 def _argument_docs(documented: Any) -> dict[str, str]:

@@ -8,12 +8,13 @@ Without an input the bundled sample photos are painted. The paths of the written
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
 import cli
-from fast.stylize import load, stylize
+from fast.stylize import find_model, load, stylize
 from media import FORMATS, check_format, find_images, read_image, write_image
 from models.device import keep_pages
 from models.transformer_net import TransformerNet
@@ -56,17 +57,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    model_name = Path(args.model).stem
-    jobs = plan_outputs(args.inputs or [SAMPLE_PHOTOS], args.output, model_name)
+    model = find_model(args.model)
+    jobs = plan_outputs(args.inputs or [SAMPLE_PHOTOS], args.output, model.stem)
     keep_pages()
-    net = load(args.model, device=args.device, precision=args.precision)
+    net = load(model, device=args.device, precision=args.precision)
 
     failures = 0
     for photo, output in tqdm(jobs, unit="photo", disable=args.quiet or len(jobs) == 1):
         try:
             if output.exists() and not args.force:
                 raise ValueError(f"{output} exists; replace it by --force")
-            paint(net, photo, output, size=args.size)
+            stylize_file(net, photo, output, size=args.size)
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
             tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
             failures += 1
@@ -105,16 +106,19 @@ def plan_outputs(inputs: list[Path], output: Path, model_name: str) -> list[tupl
             (photo, output / folder / f"{photo.stem}_{model_name}{_suffix(photo)}")
             for photo, folder in photos
         ]
-    targets = [target.resolve() for _, target in jobs]
-    for (photo, target), resolved in zip(jobs, targets, strict=True):
-        if targets.count(resolved) > 1:
+    sources = {photo.resolve() for photo, _ in jobs}
+    counts = Counter(target.resolve() for _, target in jobs)
+    for _, target in jobs:
+        if counts[target.resolve()] > 1:
             raise ValueError(f"several inputs would be written to {target}")
-        if resolved == photo.resolve():
-            raise ValueError(f"{photo} would be overwritten by its own painting; choose another -o")
+        if target.resolve() in sources:
+            raise ValueError(f"{target} is one of the inputs; choose another -o")
     return jobs
 
 
-def paint(net: TransformerNet, photo: Path, output: Path, *, size: int | None = None) -> None:
+def stylize_file(
+    net: TransformerNet, photo: Path, output: Path, *, size: int | None = None
+) -> None:
     """Read a photo, stylize it, write it in full or not at all."""
     picture = read_image(photo, long_side=size)
     painted = stylize(net, picture.rgb)

@@ -3,12 +3,14 @@
     python train.py --style samples/starry_night.jpg --data train2014 -o checkpoints/mine.pth
     accelerate launch train.py --style painting.jpg --data train2014 -o checkpoints/mine.pth
 
-A checkpoint and a preview picture are written beside each other every --save-every steps; an
+A checkpoint and, beside it, a preview picture are written every --save-every steps; an
 interrupted training goes on with the same command and --resume.
 """
 
 import argparse
+import inspect
 import os
+import signal
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -16,6 +18,7 @@ from tqdm import tqdm
 
 import cli
 from fast.training import TrainingProgress, TrainingSettings, train
+from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings
 
@@ -44,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--save-every",
         type=cli.positive_int,
-        default=500,
+        default=inspect.signature(train).parameters["save_every"].default,
         metavar="N",
         help="steps between two checkpoints and previews (default: %(default)s)",
     )
@@ -54,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--force", action="store_true", help="overwrite an existing output")
     run.add_argument(
         "--mixed-precision",
-        choices=("auto", "no", "bf16", "fp16"),
+        choices=("auto", "no", "bf16"),
         default="auto",
         help="precision of the convolutions; auto: the faster (default: %(default)s)",
     )
@@ -87,38 +90,50 @@ def main() -> int:
     keep_pages()
     device = pick_device("cpu" if args.cpu else None)
     precision = args.mixed_precision
+    if precision == "auto" and args.resume and args.output.exists():
+        precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
     if precision == "auto":
         precision = "bf16" if pick_precision("auto", device).itemsize == 2 else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
-    bar = None
+    bar, interrupted = None, False
 
     def report(progress: TrainingProgress) -> None:
         nonlocal bar
         if bar is None:  # now it is known where a resumed training goes on
             first = progress.step - 1
+            signal.signal(signal.SIGINT, interrupt)
             bar = tqdm(total=settings.steps, initial=first, unit="step", disable=args.quiet)
         bar.update(progress.step - bar.n)
         bar.set_postfix_str(
             f"loss {progress.loss:.4g} content {progress.content:.4g} style {progress.style:.4g} "
             f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s"
         )
+        if interrupted:  # between two steps, so that a resumed training is the same as a whole one
+            raise KeyboardInterrupt
 
-    train(
-        args.style,
-        args.data,
-        args.output,
-        settings=settings,
-        loss=loss,
-        accelerator=accelerator,
-        init_from=args.init_from,
-        resume=args.resume,
-        save_every=args.save_every,
-        num_workers=args.workers,
-        credits={"title": args.title, "artist": args.artist, "licence": args.licence},
-        callback=report,
-    )
-    if bar:
-        bar.close()
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one acts at once
+
+    try:
+        train(
+            args.style,
+            args.data,
+            args.output,
+            settings=settings,
+            loss=loss,
+            accelerator=accelerator,
+            init_from=args.init_from,
+            resume=args.resume,
+            save_every=args.save_every,
+            num_workers=args.workers,
+            credits={"title": args.title, "artist": args.artist, "licence": args.licence},
+            callback=report,
+        )
+    finally:
+        if bar:
+            bar.close()
     if accelerator.is_main_process:
         print(args.output)
     accelerator.end_training()

@@ -1,19 +1,19 @@
 """Draw the pictures of the READMEs: content + style = stylized, and a sheet of all sample photos.
 
-python -m benchmarks.pictures --model starry_night --style samples/starry_night.jpg
-samples/photos/aizkorri.jpg
+python -m benchmarks.pictures --model starry_night --style samples/starry_night.jpg PHOTO
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import cli
 from fast.stylize import CHECKPOINTS, find_model, load, stylize
 from media import find_images, read_image, write_image
 from models.device import keep_pages
+from predict import SAMPLE_PHOTOS
 
 GAP = 12  # px between pictures
 SIGN = 36  # px: room for "+" and "="
@@ -39,10 +39,8 @@ def sign(kind: str, height: int) -> Tensor:
     return strip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> int:
+    parser = cli.make_parser(__doc__)
     parser.add_argument("photo", type=Path, help="photo of the triple")
     parser.add_argument("--model", required=True, help="checkpoint")
     parser.add_argument("--style", type=Path, required=True, help="its style picture")
@@ -66,11 +64,14 @@ def main() -> None:
     triple = torch.cat([resized(part, height) for part in parts], dim=-1)
     write_image(CHECKPOINTS / f"{path.stem}.jpg", triple)
 
-    photos = [read_image(photo, long_side=768).rgb for photo in find_images(Path("samples/photos"))]
+    photos = [read_image(photo, long_side=768).rgb for photo in find_images(SAMPLE_PHOTOS)]
     gap = torch.ones(1, 3, height, GAP)
-    row = [part for photo in photos for part in (resized(stylize(net, photo), height), gap)][:-1]
-    write_image(CHECKPOINTS / f"{path.stem}_samples.jpg", torch.cat(row, dim=-1))
+    row = []
+    for photo in photos:
+        row += [resized(stylize(net, photo), height), gap]
+    write_image(CHECKPOINTS / f"{path.stem}_samples.jpg", torch.cat(row[:-1], dim=-1))
+    return cli.OK
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -8,21 +8,22 @@ through when it minimises the same objective from noise: "iterations" is how man
 to get as low. --write stores the figures in the checkpoint.
 """
 
-import argparse
+import hashlib
+import math
 import statistics
-import time
 from pathlib import Path
 
 import torch
 
+import cli
 from fast.stylize import find_model, load
-from fast.stylize import stylize as paint
+from fast.stylize import stylize as stylize_fast
 from media import find_images, read_image, write_atomically
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages
 from models.losses import LossSettings, PerceptualLoss
 from slow.stylize import Iterate
-from slow.stylize import stylize as optimise
+from slow.stylize import stylize as stylize_slow
 
 
 class Reached(Exception):
@@ -31,39 +32,30 @@ class Reached(Exception):
 
 def iterations_to_reach(
     target: float, content: torch.Tensor, style: torch.Tensor, loss: LossSettings, limit: int
-) -> int:
-    """Evaluations of L-BFGS from noise until its loss is as low; at most the limit."""
-    steps = 0
+) -> float:
+    """Evaluations of L-BFGS from noise until its loss is as low; infinite beyond the limit."""
 
     def watch(iterate: Iterate) -> None:
-        nonlocal steps
-        steps = iterate.step
         if iterate.loss <= target:
-            raise Reached
+            raise Reached(iterate.step)
 
     try:
-        optimise(content, [style], loss=loss, steps=limit, init="noise", callback=watch)
-    except Reached:
-        pass
-    return steps
+        stylize_slow(content, [style], loss=loss, steps=limit, init="noise", callback=watch)
+    except Reached as reached:
+        return reached.args[0]
+    return math.inf
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "photos", type=Path, nargs="+", help="photos held out of training, or folders"
-    )
+def main() -> int:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument("photos", type=Path, nargs="+", help="unseen photos, or folders")
     parser.add_argument("--model", required=True, help="checkpoint")
+    parser.add_argument("--style", type=Path, required=True, help="its style picture")
     parser.add_argument(
-        "--style", type=Path, required=True, help="the style picture that it was trained on"
+        "--size", type=int, default=512, metavar="PX", help="longer side (default: %(default)s)"
     )
     parser.add_argument(
-        "--size", type=int, default=512, help="longer side in px (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--limit", type=int, default=150, help="most iterations (default: %(default)s)"
+        "--limit", type=int, default=150, metavar="N", help="most iterations (default: %(default)s)"
     )
     parser.add_argument("--write", action="store_true", help="store the figures in the checkpoint")
     args = parser.parse_args()
@@ -71,6 +63,8 @@ def main() -> None:
     keep_pages()
     path = find_model(args.model)
     checkpoint = read_checkpoint(path)
+    if hashlib.sha256(args.style.read_bytes()).hexdigest() != checkpoint.style["sha256"]:
+        raise ValueError(f"--style {args.style} is not the picture that {path} was trained on")
     settings = LossSettings(**checkpoint.loss)
     style = read_image(args.style, long_side=checkpoint.training["style_size"]).rgb
     loss = PerceptualLoss(settings, [style])
@@ -80,42 +74,33 @@ def main() -> None:
     ]
 
     print(
-        "| photo | content | style | total | L-BFGS iterations from noise |\n"
-        "| --- | --- | --- | --- | --- |"
+        "| photo | content | style | total | L-BFGS iterations |\n| --- | --- | --- | --- | --- |"
     )
     rows = []
-    start = time.perf_counter()
     for photo in photos:
         content = read_image(photo, long_side=args.size).rgb
         with torch.no_grad():
-            terms = loss(paint(net, content), loss.content_targets(content))
-        total = terms.total.item()
-        steps = iterations_to_reach(total, content, style, settings, args.limit)
-        rows.append((terms.content.item(), terms.style.item(), total, steps))
-        print(
-            f"| {photo.name} | {rows[-1][0]:.4g} | {rows[-1][1]:.4g} | {total:.4g} | {steps} |",
-            flush=True,
-        )
-    content, style_loss, total = (
-        statistics.mean(column) for column in list(zip(*rows, strict=True))[:3]
-    )
-    steps = [row[3] for row in rows]
-    print(
-        f"| mean (median of iterations) | {content:.4g} | {style_loss:.4g} | {total:.4g} | "
-        f"{statistics.median(steps):g} |\n\n{time.perf_counter() - start:.0f} s"
-    )
+            terms = loss(stylize_fast(net, content), loss.content_targets(content))
+        values = [terms.content.item(), terms.style.item(), terms.total.item()]
+        steps = iterations_to_reach(values[2], content, style, settings, args.limit)
+        rows.append((*values, steps))
+        print(row(photo.name, rows[-1]), flush=True)
+    *means, _ = (statistics.mean(column) for column in zip(*rows, strict=True))
+    steps = [steps for *_, steps in rows]
+    print(row("mean, median of iterations", (*means, statistics.median(steps))))
     if args.write:
-        checkpoint.figures = {
-            "photos": len(photos),
-            "size": args.size,
-            "content": content,
-            "style": style_loss,
-            "total": total,
-            "lbfgs_iterations_from_noise": float(statistics.median(steps)),
-            "lbfgs_iterations_least": min(steps),
-        }
+        names = ("content", "style", "total", "lbfgs_iterations_from_noise")
+        checkpoint.figures = dict(zip(names, (*means, statistics.median(steps)), strict=True))
+        checkpoint.figures |= {"photos": len(photos), "size": args.size, "least": min(steps)}
         write_atomically(path, checkpoint.to_bytes())
+    return cli.OK
+
+
+def row(name: str, values: tuple[float, ...]) -> str:
+    """A line of the table."""
+    *losses, steps = values
+    return f"| {name} | {' | '.join(f'{value:.4g}' for value in losses)} | {steps:g} |"
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

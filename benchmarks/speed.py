@@ -19,6 +19,7 @@ from functools import cache
 
 import torch
 
+import cli
 from benchmarks.textbook import TextbookLoss, TextbookNet
 from fast.stylize import set_precision
 from models.device import keep_pages, pick_precision
@@ -89,17 +90,15 @@ def measure(job: str, ours: bool, size: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> int:
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--turns", type=int, default=3, help="turns (default: %(default)s)")
     parser.add_argument("--only", nargs=3, metavar=("JOB", "WHO", "PX"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         job, who, size = args.only
         print(measure(job, who == "ours", int(size)))
-        return
+        return cli.OK
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     print(f"the faster precision here: {str(fastest()).removeprefix('torch.')}\n")
@@ -120,7 +119,8 @@ def main() -> None:
         textbook, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
         ratio = statistics.median(a / b for a, b in pairs)
         print(f"| {job} | {size} px | {textbook:.2f} s | {ours:.2f} s | {ratio:.1f}x |", flush=True)
+    return cli.OK
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

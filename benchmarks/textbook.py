@@ -53,7 +53,7 @@ class TextbookLoss(nn.Module):
         self.vgg = (
             vgg19(weights=None).features[: max(self.indices.values()) + 1].requires_grad_(False)
         )
-        ours = VGG19Features(wanted, dtype=torch.bfloat16).to(torch.float32)  # plain convolutions
+        ours = VGG19Features(wanted, dtype=torch.float64)  # plain convolutions
         for name, conv in ours.convs.items():
             self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
         self.mean = torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)

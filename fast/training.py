@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from fast.data import PhotoCrops, find_photos
@@ -26,7 +27,7 @@ class TrainingSettings:
 
     Args:
         steps: optimiser steps.
-        batch_size: crops a step and process.
+        batch_size: crops per step in each process.
         image_size: side of the square crops in px.
         style_size: longer side of the style image in px; larger means larger strokes.
         learning_rate: of Adam, at its highest; rises over warmup_steps and falls to 0 as a cosine.
@@ -85,7 +86,7 @@ def train(
     init_from: Path | None = None,
     resume: bool = False,
     save_every: int = 500,
-    num_workers: int = 1,
+    num_workers: int = 0,
     credits: dict[str, str] | None = None,
     callback: Callable[[TrainingProgress], None] | None = None,
 ) -> Checkpoint:
@@ -101,9 +102,10 @@ def train(
         init_from: checkpoint whose weights to start from: a new style is learned sooner.
         resume: go on from `output` if it exists.
         save_every: steps between two checkpoints.
-        num_workers: processes that read photos.
+        num_workers: processes that read photos; 0 reads them in this one.
         credits: title, artist and licence of the style image, kept in the checkpoint.
-        callback: called on the main process about every second with the progress.
+        callback: called on the main process about every second, with that process's own losses. A
+            KeyboardInterrupt from it ends the training between two steps, with a checkpoint.
 
     Returns:
         The finished checkpoint, as written.
@@ -114,59 +116,71 @@ def train(
         OSError: a file cannot be read or written.
     """
     photos = find_photos(data)
+    names = "\n".join(str(photo.relative_to(data)) for photo in photos)
     style_image = read_image(style, long_side=settings.style_size).rgb
+    torch.manual_seed(settings.seed)
+    net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
     checkpoint = Checkpoint(
-        arguments={"width": settings.width, "num_blocks": settings.num_blocks},
+        arguments=net.arguments,
         weights={},
         style={
             "file": style.name,
-            "sha256": hashlib.sha256(style.read_bytes()).hexdigest(),
+            "sha256": _sha256(style.read_bytes()),
             **(credits or {}),
         },
         loss=_plain(asdict(loss)),
         training={
             **asdict(settings),
-            "num_processes": accelerator.num_processes,
-            "init_from": init_from.name if init_from else "",
+            "data": _sha256(names.encode()),
+            "init_from": _sha256(init_from.read_bytes()) if init_from else "",
+            "mixed_precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
             "step": 0,
         },
     )
-    initial = read_checkpoint(init_from) if init_from else None
-    if initial and initial.arguments != checkpoint.arguments:
-        raise ValueError(f"--init-from {init_from} is a network of {initial.arguments}")
-    saved = read_checkpoint(output) if resume and output.exists() else None
-    if saved:
-        _check_same_training(saved, checkpoint, output)
-        if saved.training["step"] == settings.steps:
-            return saved
+    if init_from:
+        initial = read_checkpoint(init_from)
+        if initial.arguments != checkpoint.arguments:
+            raise ValueError(
+                f"--init-from {init_from} is a network of {initial.arguments}, this training's has "
+                f"{checkpoint.arguments}: set --width and --num-blocks"
+            )
+        net.load_state_dict(initial.build().state_dict())
 
-    torch.manual_seed(settings.seed)
-    device = accelerator.device
-    net = TransformerNet(**checkpoint.arguments)
-    if initial:
-        net.load_state_dict(initial.weights)
-    optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+    # Hosts need not share a disk: the main process reads for all.
+    [saved] = broadcast_object_list(
+        [read_checkpoint(output)]
+        if resume and accelerator.is_main_process and output.exists()
+        else [None]
+    )
     first_step = 0
     if saved:
-        net.load_state_dict(saved.weights)
-        optimizer.load_state_dict(saved.resume_state)
+        _check_same_training(saved, checkpoint, output)
         first_step = saved.training["step"]
+        if first_step == settings.steps:
+            return saved
+        net.load_state_dict(saved.weights)
+    device = accelerator.device
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
 
     # The items of this run: item i is the same crop in every run.
+    crops = PhotoCrops(photos, settings.image_size, seed=settings.seed)
     global_batch = settings.batch_size * accelerator.num_processes
     loader = DataLoader(
-        PhotoCrops(photos, settings.image_size, seed=settings.seed),
+        crops,
         batch_size=settings.batch_size,
         sampler=range(first_step * global_batch, settings.steps * global_batch),
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
     )
     net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
+    if saved:
+        optimizer.load_state_dict(saved.resume_state)
     # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed
     # float16's range.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-    preview = torch.cat([crop[None] for crop in map(loader.dataset.__getitem__, range(4))])
+    preview = torch.stack([crops[item] for item in range(4)])
 
     def save(step: int) -> None:
         if not accelerator.is_main_process:
@@ -216,7 +230,8 @@ def train(
             if step % save_every == 0 and step < settings.steps:
                 save(step)
     except KeyboardInterrupt:
-        save(step)
+        if step > first_step:
+            save(step)
         raise
     save(settings.steps)
     accelerator.wait_for_everyone()
@@ -231,18 +246,19 @@ def _learning_rate(step: int, settings: TrainingSettings) -> float:
 
 def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:
     """Resuming must not mix two trainings: everything but what a run adds has to be equal."""
-    pairs = [(f"--{k.replace('_', '-')}", saved.loss.get(k), v) for k, v in wanted.loss.items()]
+    pairs = [(name, saved.loss.get(name), value) for name, value in wanted.loss.items()]
     pairs += [
-        (f"--{k.replace('_', '-')}", saved.training.get(k), v)
-        for k, v in wanted.training.items()
-        if k != "step"
+        (name, saved.training.get(name), value)
+        for name, value in wanted.training.items()
+        if name != "step"
     ]
-    pairs += [("--style", saved.style.get(k), wanted.style[k]) for k in ("file", "sha256")]
-    for flag, old, new in pairs:
+    pairs += [("style", saved.style.get("sha256"), wanted.style["sha256"])]
+    for name, old, new in pairs:
         if old != new:
+            flag = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"{output} holds another training: {flag} was {old}, now {new}; "
-                "leave out --resume to start anew, or choose another output"
+                "start anew by --force instead of --resume, or choose another output"
             )
 
 
@@ -253,6 +269,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _name(device: torch.device) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from media.files import write_atomically
@@ -30,8 +30,14 @@ FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 if features.check("avif"):
     FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
 
-# EXIF orientation: the tag, and its values that exchange width and height.
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+# The EXIF tags that describe the photo and not the file: texts, camera, dates, rights; and the
+# blocks of exposure and place.
+KEPT_TAGS = {
+    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
+    *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
+    *(ExifTags.Base.Copyright, ExifTags.Base.Rating),
+}
+KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 _METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
 
@@ -83,11 +89,11 @@ def read_image(
                 size = _scaled_size(image.size, long_side, short_side)
                 image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
-                if image.getexif().get(ORIENTATION, 1) in TURNED:
-                    size = size[::-1]
-                image = ImageOps.exif_transpose(image)
                 exif, dpi = _read_metadata(image)
-                image = _to_8bit_srgb(image)
+                upright = ImageOps.exif_transpose(image)
+                if upright.size != image.size:  # turned by a quarter
+                    size = size[::-1]
+                image = _to_8bit_srgb(upright)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image: {_describe(path)}") from None
     except Image.DecompressionBombError:
@@ -134,12 +140,19 @@ def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image).convert("RGB")
         if name in _METADATA_FORMATS:
-            options |= {"exif": like.exif} if like.exif else {}
+            options |= {"exif": _exif_for(name, like.exif)} if like.exif else {}
             options |= {"dpi": like.dpi} if like.dpi else {}
     encoded = io.BytesIO()
     try:
-        image.save(encoded, name, **options)
-    except (OSError, ValueError) as error:
+        try:
+            image.save(encoded, name, **options)
+        except (ValueError, RuntimeError):
+            if "exif" not in options:
+                raise
+            del options["exif"]  # too long for the format; the pixels matter more
+            encoded = io.BytesIO()
+            image.save(encoded, name, **options)
+    except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {image.width}x{image.height} px as {name}: {error}") from error
     write_atomically(path, encoded.getbuffer())
 
@@ -174,12 +187,25 @@ def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | Non
     """EXIF block and resolution; left out if unreadable, for the pixels matter more."""
     try:
         tags = image.getexif()
-        tags.pop(ORIENTATION, None)
-        exif = tags.tobytes() if tags else b""
+        kept = Image.Exif()
+        kept.update({tag: value for tag, value in tags.items() if tag in KEPT_TAGS})
+        blocks = {block: tags.get_ifd(block) for block in KEPT_BLOCKS}
+        kept.update({block: values for block, values in blocks.items() if values})
+        exif = kept.tobytes() if kept else b""
         dpi = tuple(float(value) for value in image.info["dpi"]) if "dpi" in image.info else None
     except Exception:  # parsers of foreign metadata raise all sorts of errors
         return b"", None
     return exif, dpi if dpi and min(dpi) > 0 else None
+
+
+def _exif_for(format_name: str, exif: bytes) -> Image.Exif:
+    """The EXIF block as a format can hold it: Pillow's compressed TIFF takes no nested blocks."""
+    kept = Image.Exif()
+    kept.load(exif)
+    if format_name == "TIFF":
+        for block in KEPT_BLOCKS:
+            kept.pop(block, None)
+    return kept
 
 
 def _to_8bit_srgb(image: Image.Image) -> Image.Image:

@@ -24,11 +24,11 @@ class Checkpoint:
     Args:
         arguments: of TransformerNet, so that it can be built again.
         weights: its state dict, on the CPU.
-        style: title, artist, licence and file name of the style image.
+        style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.
         training: the TrainingSettings, and what they came to: step, images seen, hardware.
         figures: measured quality; see benchmarks/quality.py.
-        resume_state: optimiser and scheduler of an unfinished training; empty once it is complete.
+        resume_state: the optimiser's state in an unfinished training; empty once it is complete.
     """
 
     arguments: dict[str, int]
@@ -53,12 +53,8 @@ class Checkpoint:
 
     def to_bytes(self) -> bytes:
         """The content of the `.pth` file."""
-        stored = {
-            "format": FORMAT,
-            "version": VERSION,
-            "architecture": ARCHITECTURE,
-            **_shallow(self),
-        }
+        stored = {"format": FORMAT, "version": VERSION, "architecture": ARCHITECTURE}
+        stored |= {part.name: getattr(self, part.name) for part in fields(self)}
         buffer = io.BytesIO()
         torch.save(stored, buffer)
         return buffer.getvalue()
@@ -101,16 +97,12 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(**{name: stored[name] for name in names})
 
 
-def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {part.name: getattr(checkpoint, part.name) for part in fields(checkpoint)}
-
-
 def _recognise(content: bytes) -> str | None:
     """What a file is that cannot be a torch file; None if it may be one."""
     start = content[:512].lstrip().lower()
     kinds = {
-        b"\xff\xd8\xff": "it is a JPEG image; --model takes a .pth",
-        b"\x89png": "it is a PNG image; --model takes a .pth",
+        b"\xff\xd8\xff": "it is a JPEG image",
+        b"\x89png": "it is a PNG image",
         b"<!doctype html": "it is an HTML page, perhaps a failed download",
         b"<html": "it is an HTML page, perhaps a failed download",
         b"version https://git-lfs": "it is a Git LFS pointer; run 'git lfs pull'",

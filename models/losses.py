@@ -26,8 +26,8 @@ def gram_matrix(features: Tensor) -> Tensor:
     flat = (
         features.permute(0, 2, 3, 1).flatten(1, 2).float()
     )  # (B, H*W, C), no copy if channels-last
-    # Half of the gradient through each factor: the same value and gradient as flat.mT @ flat, but
-    # one large product less in the backward pass.
+    # The gradient flows through the right-hand factor only. Adding the transpose, whose value
+    # cancels, supplies the other factor's share: the backward pass needs one large product less.
     product = flat.detach().mT @ flat
     product = product + (product.mT - product.detach())
     return product / (channels * height * width)
@@ -103,7 +103,8 @@ class PerceptualLoss(nn.Module):
         style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
         style_blend: a weight for each style image; equal by default. Their Gram matrices are
             averaged.
-        dtype: precision of the network's convolutions; Gram matrices and losses are float32.
+        dtype: precision of the network's convolutions, float32 or bfloat16; Gram matrices and
+            losses are float32.
 
     Raises:
         ValueError: a style image is too small for the layers, or the blend does not fit the images.
@@ -118,6 +119,10 @@ class PerceptualLoss(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        if dtype == torch.float16:
+            raise ValueError(
+                "the loss network's features exceed float16; choose bfloat16 or float32"
+            )
         self.settings = settings
         self.vgg = VGG19Features(
             settings.content_layers + settings.style_layers,
@@ -130,7 +135,7 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def _style_targets(self, style: Sequence[Tensor], blend: Sequence[float]) -> dict[str, Tensor]:
-        if len(blend) != len(style) or min(blend) < 0 or sum(blend) <= 0:
+        if len(blend) != len(style) or not (min(blend) >= 0 and 0 < sum(blend) < float("inf")):
             raise ValueError(f"style_blend {list(blend)} does not fit {len(style)} style images")
         targets = dict.fromkeys(self.settings.style_layers, 0.0)
         for image, share in zip(style, blend, strict=True):

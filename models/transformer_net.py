@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from models import winograd
 
-# The last convolution counts in units of 5 grey levels: a step of Adam moves its 2592 weights at
-# once, and in units of the whole range it would overshoot.
+# The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
+# value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
 OUTPUT_SCALE = 5 / 255
 
 
@@ -16,10 +16,10 @@ class TransformerNet(nn.Module):
 
     Three convolutions reduce the image to a quarter of its size, residual blocks work there, two
     up-convolutions bring it back. Departures from the paper: affine instance normalisation
-    (Ulyanov et al., arXiv 1607.08022) instead of batch normalisation, reflection padding
-    everywhere, nearest up-sampling before a convolution instead of a transposed convolution, which
-    leaves a checkerboard, and a linear
-    output: a scaled tanh saturates into white blobs that no gradient reaches.
+    (Ulyanov et al., arXiv 1607.08022) instead of batch normalisation; reflection padding
+    everywhere; nearest up-sampling and a convolution instead of a transposed convolution, which
+    leaves a checkerboard; a linear output, because a scaled tanh saturates into white blobs that
+    no gradient reaches.
 
     Args:
         width: channels of the first layer; the trunk has four times as many.
@@ -164,7 +164,8 @@ class InstanceNorm(nn.Module):
         if x.device.type == "cpu":
             return _ChannelsLastInstanceNorm.apply(x, self.weight, self.bias, self.eps)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.instance_norm(x, weight=weight, bias=bias, eps=self.eps)
+        # One channel a group; unlike F.instance_norm it takes a single pixel.
+        return torch.group_norm(x, x.shape[1], weight, bias, self.eps)
 
 
 class _ChannelsLastInstanceNorm(torch.autograd.Function):

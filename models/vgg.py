@@ -40,7 +40,7 @@ class VGG19Features(nn.Module):
         weights: "original" (the authors' Caffe weights, bundled) or "torchvision"
             (VGG19_Weights.IMAGENET1K_V1, downloaded on first use).
         dtype: precision of the convolutions and of the features.
-        device: where to compute.
+        device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
         ValueError: unknown layer or weights.
@@ -166,7 +166,9 @@ def _read_torchvision(convs: list[str]) -> dict[str, Tensor]:
     from torchvision.models import VGG19_Weights
 
     try:
-        stored = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        stored = VGG19_Weights.IMAGENET1K_V1.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
     except OSError as error:
         raise OSError(
             f"torchvision's VGG-19 weights could not be downloaded ({error}); "

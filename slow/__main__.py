@@ -25,9 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     parser.prog = "python -m slow"
     parser.add_argument("content", type=Path, metavar="CONTENT", help="photo to paint")
-    parser.add_argument(
-        "styles", type=Path, nargs="+", metavar="STYLE", help="pictures to paint like"
-    )
+    parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="style pictures")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="image file to write"
     )
@@ -46,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--style-blend",
-        type=lambda text: [float(part) for part in text.split(",")],
+        type=weights,
         metavar="X[,X]",
         help="a weight for each style picture (default: equal)",
     )
@@ -73,11 +71,20 @@ def parse_args() -> argparse.Namespace:
         help="what to start from (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=defaults["seed"], metavar="N", help="of the noise (default: 0)"
+        "--seed",
+        type=int,
+        default=defaults["seed"],
+        metavar="N",
+        help="of the noise (default: %(default)s)",
     )
     cli.add_settings(parser, LossSettings, "losses")
     cli.add_device_flags(parser)
     return parser.parse_args()
+
+
+def weights(text: str) -> list[float]:
+    """An argparse type: numbers separated by commas."""
+    return [float(part) for part in text.split(",")]
 
 
 def main() -> int:
@@ -128,7 +135,8 @@ def main() -> int:
         if latest is None:
             raise
         result, code = latest.best, cli.INTERRUPTED
-    bar.close()
+    finally:
+        bar.close()
     write_image(args.output, result, like=content)
     print(args.output)
     return code

@@ -1,6 +1,7 @@
 """Optimising one image directly (Gatys et al., arXiv 1508.06576)."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from models.losses import LossSettings, PerceptualLoss
 
-# torch's L-BFGS compares changes of the loss with absolute tolerances; float32 resolves them at
-# this scale.
+# L-BFGS bounds its first step and the curvature it accepts by absolute numbers; they suit losses
+# around 1.
 LOSS_SCALE = 1e-5
 
 
@@ -23,7 +24,7 @@ class Iterate:
         step: evaluations so far, from 1.
         loss: weighted sum of the terms.
         content, style, tv: the terms before weighting.
-        best: (1, 3, H, W) RGB in [0, 1], the image with the lowest loss so far.
+        best: (1, 3, H, W) RGB, the image with the lowest loss so far, clamped to [0, 1].
     """
 
     step: int
@@ -52,7 +53,7 @@ def stylize(
     pixels.
 
     Args:
-        content: (1, 3, H, W) float32 RGB in [0, 1]; the result computes where this tensor is.
+        content: (1, 3, H, W) float32 RGB in [0, 1]; all is computed on its device.
         style: style images of the same kind, of any size each.
         loss: layers and weights; the defaults of LossSettings otherwise.
         style_blend: a weight for each style image; equal by default.
@@ -106,6 +107,10 @@ def stylize(
     except _Diverged:
         if best is None:
             raise FloatingPointError("the loss of the first image is not finite") from None
+        warnings.warn(
+            f"the loss is not finite at step {num_evaluations}; the best image so far is kept",
+            stacklevel=2,
+        )
     return best
 
 
@@ -136,9 +141,9 @@ def make_optimizer(
 
 def _start(content: Tensor, init: str | Tensor, seed: int) -> Tensor:
     if isinstance(init, Tensor):
-        return F.interpolate(
-            init.to(content.device), content.shape[-2:], mode="bicubic", antialias=True
-        ).clamp(0, 1)
+        size = content.shape[-2:]
+        scaled = F.interpolate(init.cpu(), size, mode="bicubic", antialias=True)
+        return scaled.clamp(0, 1).to(content.device)
     if init == "content":
         return content.clone()
     if init == "noise":

@@ -130,7 +130,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, model, photos, tmp_path):
         ((photo, "--model", model, "-o", tmp_path / "a.xyz"), "suffix must be one of"),
         ((photos, "--model", model, "-o", tmp_path / "a.png"), "need a folder"),
         ((photo, twin, "--model", model), "several inputs would be written"),
-        ((photo, "--model", model, "-o", photo, "--force"), "its own painting"),
+        ((photo, "--model", model, "-o", photo, "--force"), "is one of the inputs"),
         ((photo, "--model", model, "--device", "abacus"), "--device abacus"),
     ]:
         if "-o" not in arguments:

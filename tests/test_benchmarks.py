@@ -1,0 +1,21 @@
+import torch
+
+from benchmarks.textbook import TextbookLoss, TextbookNet
+from models.losses import LossSettings, PerceptualLoss
+from models.transformer_net import TransformerNet
+from tests.conftest import smooth_image
+
+
+def test_textbook_network_computes_the_same():
+    net = TransformerNet(width=8, num_blocks=2)
+    image = smooth_image(40, 56)
+    torch.testing.assert_close(net(image), TextbookNet(net)(image), rtol=1e-3, atol=1e-3)
+
+
+def test_textbook_loss_computes_the_same():
+    settings, style = LossSettings(), smooth_image(64, 48, seed=1)
+    image, content = smooth_image(48, 64, seed=2), smooth_image(48, 64, seed=3)
+    ours = PerceptualLoss(settings, [style])
+    expected = TextbookLoss(settings, style)(image, content)
+    result = ours(image, ours.content_targets(content)).total
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=0)
