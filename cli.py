@@ -89,6 +89,9 @@ def say(message: str) -> None:
 
 def run(main: Callable[[], int]) -> None:
     """End the process with main's exit code; an error becomes one line and a code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that cannot be printed must not end a run
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
         code = main()

@@ -68,7 +68,7 @@ def main() -> int:
             if output.exists() and not args.force:
                 raise ValueError(f"{output} exists; replace it by --force")
             stylize_file(net, photo, output, size=args.size)
-        except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
             tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
             failures += 1
         else:

@@ -43,12 +43,17 @@ def load(
     """
     where = pick_device(device)
     dtype = pick_precision(precision, where)
-    net = read_checkpoint(find_model(str(model))).build().requires_grad_(False)
+    path = find_model(str(model))
+    checkpoint = read_checkpoint(path)
+    try:
+        net = checkpoint.build().requires_grad_(False)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return set_precision(net.to(where), dtype)
 
 
 def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
-    """Convert the convolutions; normalisation keeps its float32 parameters."""
+    """Convert the convolutions; the parameters of the normalisation stay float32."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype)

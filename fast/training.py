@@ -57,7 +57,7 @@ class TrainingSettings:
         for name in ("image_size", "style_size"):
             if getattr(self, name) < 32:
                 raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
         if self.seed < 0 or self.warmup_steps < 0:
             raise ValueError("seed and warmup_steps must be 0 or more")
@@ -156,10 +156,12 @@ def train(
     first_step = 0
     if saved:
         _check_same_training(saved, checkpoint, output)
-        first_step = saved.training["step"]
+        first_step = saved.training.get("step", 0)
         if first_step == settings.steps:
             return saved
-        net.load_state_dict(saved.weights)
+        if not saved.resume_state:
+            raise ValueError(f"{output} holds no unfinished training")
+        net.load_state_dict(saved.build().state_dict())
     device = accelerator.device
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
 

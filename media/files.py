@@ -6,7 +6,9 @@ from pathlib import Path
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a file under a temporary name, flush it to disk, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(
+        f".{os.getpid()}.part"
+    )  # short: the name itself may be of full length
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -37,6 +37,8 @@ KEPT_TAGS = {
     *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
     *(ExifTags.Base.Copyright, ExifTags.Base.Rating),
 }
+MAX_PIXELS = 179_000_000  # of a file, by Pillow's own limit, and after scaling
+
 KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 _METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
@@ -87,6 +89,8 @@ def read_image(
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 size = _scaled_size(image.size, long_side, short_side)
+                if size[0] * size[1] > MAX_PIXELS:
+                    raise Image.DecompressionBombError
                 image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
                 exif, dpi = _read_metadata(image)
@@ -98,7 +102,7 @@ def read_image(
         raise ValueError(f"{path} is not an image: {_describe(path)}") from None
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path} has more pixels than can be read safely (179 megapixels)"
+            f"{path} has, or is to be scaled to, more pixels than are safe (179 million)"
         ) from None
     except Exception as error:  # decoders raise all sorts of errors on damaged files
         if isinstance(error, OSError) and error.errno is not None:
@@ -195,7 +199,7 @@ def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | Non
         dpi = tuple(float(value) for value in image.info["dpi"]) if "dpi" in image.info else None
     except Exception:  # parsers of foreign metadata raise all sorts of errors
         return b"", None
-    return exif, dpi if dpi and min(dpi) > 0 else None
+    return exif, dpi if dpi and all(1 <= value <= 65535 for value in dpi) else None
 
 
 def _exif_for(format_name: str, exif: bytes) -> Image.Exif:
@@ -226,11 +230,16 @@ def _to_8bit_srgb(image: Image.Image) -> Image.Image:
 
 def _to_8bit_grey(image: Image.Image) -> Image.Image:
     """Integers are 16-bit values; floats reach up to 1, 255 or 65535, whichever holds them all."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     white = 65535.0
-    if image.mode == "F":
-        white = next((limit for limit in (1.0, 255.0) if values.max() <= limit), 65535.0)
-    return Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8), "L")
+    if image.mode == "F":  # a few values beyond do not count
+        brightest = np.percentile(values, 99)
+        white = next((limit for limit in (1.0, 255.0) if brightest <= limit), white)
+    grey = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
+    grey.info = dict(image.info)
+    if isinstance(grey.info.get("transparency"), int):
+        grey.info["transparency"] >>= 8
+    return grey
 
 
 def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:

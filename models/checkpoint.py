@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -42,13 +43,17 @@ class Checkpoint:
     def build(self) -> TransformerNet:
         """The network, in evaluation mode on the CPU; ValueError if the weights do not fit it."""
         try:
+            # Before anything is allocated: a file must not ask for more than it brings along.
+            width = self.weights["to_rgb.weight"].shape[1]
+            if self.arguments["width"] != width or self.arguments["num_blocks"] > len(self.weights):
+                raise ValueError(f"{self.arguments} is not what the weights are of")
             net = TransformerNet(**self.arguments)
             net.load_state_dict(self.weights)
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"the checkpoint's weights do not fit its architecture: {reason}"
-            ) from error
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the weights do not fit the architecture: {reason}") from error
+        if not all(w.dtype == torch.float32 and w.isfinite().all() for w in self.weights.values()):
+            raise ValueError("the weights are not finite float32 numbers")
         return net.eval()
 
     def to_bytes(self) -> bytes:
@@ -76,6 +81,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
+            _check_sums(content)
             stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} is refused: {_unsafe_part(str(error))}") from error
@@ -84,7 +90,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
-    if stored.get("version") != VERSION:
+    if not isinstance(stored.get("version"), int) or stored["version"] != VERSION:
         raise ValueError(
             f"{path} has checkpoint version {stored.get('version')}; "
             f"this program reads version {VERSION}"
@@ -114,6 +120,15 @@ def _recognise(content: bytes) -> str | None:
             return kind
     # torch.save writes a zip archive; before torch 1.6 it wrote a bare pickle.
     return None if content.startswith((b"PK\x03\x04", b"\x80")) else "it is of no format known here"
+
+
+def _check_sums(content: bytes) -> None:
+    """torch does not compare a zip archive's check sums; zipfile.BadZipFile if one is wrong."""
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(damaged)
 
 
 def _unsafe_part(message: str) -> str:

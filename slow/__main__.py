@@ -89,8 +89,8 @@ def weights(text: str) -> list[float]:
 
 def main() -> int:
     args = parse_args()
-    inputs = [args.content, *args.styles]
     init = args.init if args.init in ("content", "noise") else Path(args.init)
+    inputs = [args.content, *args.styles, *([init] if isinstance(init, Path) else [])]
     check_format(args.output)
     if any(args.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {args.output} is one of the inputs")

@@ -122,7 +122,7 @@ def make_optimizer(
     Raises:
         ValueError: unknown name, or a learning rate that is not positive.
     """
-    if learning_rate is not None and not learning_rate > 0:
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
     if name == "lbfgs":
         # A longer history gains little and costs two images an entry.

@@ -94,11 +94,39 @@ def test_other_torch_files_are_recognised(stored, what, tmp_path):
         read_checkpoint(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("arguments", [{"width": 8, "num_blocks": 1}, {"depth": 1}, {"width": "x"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"width": 8, "num_blocks": 1},
+        {"width": 4, "num_blocks": 10**9},
+        {"width": 10**9, "num_blocks": 1},
+        {"depth": 1},
+        {"width": "x"},
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(checkpoint, arguments):
     checkpoint.arguments = arguments
     with pytest.raises(ValueError, match="do not fit"):
         checkpoint.build()
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor(float("nan")), torch.tensor(1, dtype=torch.int32)])
+def test_weights_that_are_no_finite_floats_are_refused(checkpoint, wrong):
+    name = "encoder.0.norm.bias"
+    checkpoint.weights[name] = checkpoint.weights[name] * 0 + wrong
+    if wrong.dtype == torch.int32:
+        checkpoint.weights[name] = checkpoint.weights[name].int()
+    with pytest.raises(ValueError, match="not finite float32"):
+        checkpoint.build()
+
+
+def test_flipped_bytes_are_noticed(checkpoint, tmp_path):
+    content = bytearray(checkpoint.to_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 255
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(tmp_path / "a.pth")
 
 
 def test_missing_file_is_an_os_error(tmp_path):
