@@ -27,7 +27,7 @@ class PhotoCrops(Dataset[Tensor]):
     """
 
     def __init__(
-        self, photos: Sequence[Path], image_size: int, *, seed: int = 0, zoom: float = 1.25
+        self, photos: Sequence[Path], image_size: int, *, seed: int = 0, zoom: float = 2.0
     ) -> None:
         self.photos = photos
         self.image_size = image_size

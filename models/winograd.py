@@ -159,7 +159,8 @@ def _from_products(x: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -
     )  # (B, rows, 4, columns, 4, O)
     x = x.reshape(batch, 4 * rows, 4 * columns, -1)
     is_whole = (4 * rows, 4 * columns) == (height, width)
-    return x if is_whole else x[:, :height, :width].contiguous()
+    # A copy in any case, never a view: what follows may work in place.
+    return x if is_whole else x[:, :height, :width].clone()
 
 
 def _to_products(grad: Tensor) -> Tensor:

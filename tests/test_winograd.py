@@ -21,6 +21,13 @@ def test_equals_the_direct_convolution_and_its_gradient(size):
     torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (6, 8), (8, 6), (6, 6)])
+def test_what_follows_may_work_in_place(size):
+    x = torch.randn(1, 6, *size, requires_grad=True)
+    FrozenWinogradConv(torch.randn(5, 6, 3, 3), torch.randn(5))(x).relu_().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("size", [(3, 3), (6, 7), (10, 14)])
 def test_learned_weights_get_the_direct_convolutions_gradients(size):
     torch.manual_seed(0)
