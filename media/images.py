@@ -146,19 +146,23 @@ def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -
         if name in _METADATA_FORMATS:
             options |= {"exif": _exif_for(name, like.exif)} if like.exif else {}
             options |= {"dpi": like.dpi} if like.dpi else {}
-    encoded = io.BytesIO()
     try:
-        try:
-            image.save(encoded, name, **options)
-        except (ValueError, RuntimeError):
-            if "exif" not in options:
-                raise
-            del options["exif"]  # too long for the format; the pixels matter more
-            encoded = io.BytesIO()
-            image.save(encoded, name, **options)
+        encoded = _encode(image, name, options)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {image.width}x{image.height} px as {name}: {error}") from error
-    write_atomically(path, encoded.getbuffer())
+    write_atomically(path, encoded)
+
+
+def _encode(image: Image.Image, name: str, options: dict[str, Any]) -> memoryview:
+    """The content of the file; without EXIF if that is too long, for the pixels matter more."""
+    encoded = io.BytesIO()
+    try:
+        image.save(encoded, name, **options)
+    except (ValueError, RuntimeError):
+        if "exif" not in options:
+            raise
+        return _encode(image, name, {k: v for k, v in options.items() if k != "exif"})
+    return encoded.getbuffer()
 
 
 def check_format(path: Path) -> None:

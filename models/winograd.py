@@ -1,7 +1,7 @@
 """3x3 convolution by Winograd's minimal filtering: a quarter of the multiplications.
 
 On CPUs without fast bfloat16 the loss network's time is all multiplications in float32; from 128
-channels on this form runs 1.4 to 2.6 times as fast as the direct one (python -m
+channels on this form runs 1.2 to 3 times as fast as the direct one (python -m
 benchmarks.convolution).
 """
 

@@ -22,6 +22,19 @@ def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:
     return image.clamp(0, 1)
 
 
+def assert_same_gradients(
+    result: Tensor, expected: Tensor, inputs: tuple[Tensor, ...], *, rtol: float, atol: float
+) -> None:
+    """Two ways to compute the same pass on the same gradients to their inputs."""
+    incoming = torch.randn_like(expected)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(result, inputs, incoming),
+        torch.autograd.grad(expected, inputs, incoming),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=rtol, atol=atol)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of three small photos."""

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from models.transformer_net import InstanceNorm, TransformerNet, UpsampleConvLayer
+from tests.conftest import assert_same_gradients
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (13, 22), (33, 47)])
@@ -32,14 +33,8 @@ def test_up_convolution_equals_nearest_up_sampling_and_convolution(size):
     expected = F.relu(F.instance_norm(layer.conv(up), eps=layer.norm.eps))
     result = layer(x)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    incoming = torch.randn_like(expected)
     inputs = (x, layer.conv.weight)
-    for grad, expected_grad in zip(
-        torch.autograd.grad(result, inputs, incoming),
-        torch.autograd.grad(expected, inputs, incoming),
-        strict=True,
-    ):
-        torch.testing.assert_close(grad, expected_grad, rtol=1e-3, atol=1e-3)
+    assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
 
 
 def test_instance_norm_equals_torch_in_value_and_gradient():
@@ -51,13 +46,7 @@ def test_instance_norm_equals_torch_in_value_and_gradient():
     expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias)
     result = norm(x)
     torch.testing.assert_close(result, expected)
-    incoming = torch.randn_like(x)
-    for grad, expected_grad in zip(
-        torch.autograd.grad(result, inputs, incoming),
-        torch.autograd.grad(expected, inputs, incoming),
-        strict=True,
-    ):
-        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-5)
+    assert_same_gradients(result, expected, inputs, rtol=1e-4, atol=1e-5)
 
 
 def test_layout_of_the_input_does_not_matter():

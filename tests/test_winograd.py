@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from models.winograd import FrozenWinogradConv, learned_winograd_conv, pays
+from tests.conftest import assert_same_gradients
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (8, 8), (9, 14)])
@@ -35,13 +36,7 @@ def test_learned_weights_get_the_direct_convolutions_gradients(size):
     weight = torch.randn(5, 6, 3, 3, requires_grad=True)
     expected, result = F.conv2d(x, weight), learned_winograd_conv(x, weight)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    incoming = torch.randn_like(expected)
-    for grad, expected_grad in zip(
-        torch.autograd.grad(result, (x, weight), incoming),
-        torch.autograd.grad(expected, (x, weight), incoming),
-        strict=True,
-    ):
-        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-3)
+    assert_same_gradients(result, expected, (x, weight), rtol=1e-4, atol=1e-3)
 
 
 def test_is_chosen_for_wide_float32_layers_on_the_cpu_alone():
