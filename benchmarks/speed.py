@@ -22,6 +22,7 @@ import torch
 import cli
 from benchmarks.textbook import TextbookLoss, TextbookNet
 from fast.stylize import set_precision
+from fast.training import make_optimizers
 from models.device import keep_pages, pick_precision
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -49,10 +50,10 @@ def prediction(ours: bool, size: int) -> Callable[[], object]:
 
 
 def training_step(ours: bool, size: int) -> Callable[[], object]:
-    """Forward, loss, backward and Adam for a batch of 4."""
+    """Forward, loss, backward and the optimiser's step for a batch of 4."""
     content, style = torch.rand(4, 3, size, size), torch.rand(1, 3, 384, 512)
     net = TransformerNet()
-    optimizer = torch.optim.Adam(net.parameters())
+    optimizers = make_optimizers(net, 0.03) if ours else [torch.optim.Adam(net.parameters())]
     run = net if ours else TextbookNet(net)
     settings = LossSettings()
     if ours:
@@ -67,8 +68,9 @@ def training_step(ours: bool, size: int) -> Callable[[], object]:
             loss(stylized, loss.content_targets(content)).total.backward()
         else:
             loss(run(content), content).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return step
 

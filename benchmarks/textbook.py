@@ -31,7 +31,8 @@ class TextbookNet(nn.Module):
             x = x + self._conv_norm(F.relu(self._conv_norm(x, block.conv1)), block.conv2)
         for layer in net.decoder:
             x = F.relu(self._conv_norm(F.interpolate(x, scale_factor=2, mode="nearest"), layer))
-        return 0.5 + OUTPUT_SCALE * net.to_rgb(F.pad(x, (4,) * 4, mode="reflect"))
+        x = F.pad(x, (4,) * 4, mode="reflect")
+        return 0.5 + OUTPUT_SCALE * F.conv2d(x, net.to_rgb.weight, net.to_rgb.bias)
 
     @staticmethod
     def _conv_norm(x: Tensor, layer: nn.Module) -> Tensor:
@@ -58,7 +59,9 @@ class TextbookLoss(nn.Module):
             self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
         self.mean = torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)
         with torch.no_grad():
-            self.grams = {n: self._gram(f) for n, f in self._features(style).items()}
+            features = self._features(style)
+        self.grams = {n: self._gram(features[n]) for n in settings.style_layers}
+        self.energies = {n: features[n].square().mean() for n in settings.content_layers}
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
         x, features = image - self.mean, {}
@@ -75,9 +78,13 @@ class TextbookLoss(nn.Module):
     def forward(self, image: Tensor, content: Tensor) -> Tensor:
         targets, features = self._features(content), self._features(image)
         s = self.settings
-        content_loss = sum(F.mse_loss(features[n], targets[n]) for n in s.content_layers)
+        content_loss = sum(
+            F.mse_loss(features[n], targets[n]) / self.energies[n] for n in s.content_layers
+        )
         style_loss = sum(
-            (self._gram(features[n]) - self.grams[n]).square().mean() for n in s.style_layers
+            (self._gram(features[n]) - self.grams[n]).square().mean()
+            / self.grams[n].square().mean()
+            for n in s.style_layers
         )
         return s.content_weight * content_loss / len(
             s.content_layers

@@ -1,7 +1,7 @@
 """Training photos as an endless, repeatable stream of random crops."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,26 +21,35 @@ class PhotoCrops(Dataset[Tensor]):
 
     Args:
         photos: image files.
-        image_size: side of the crops in px.
+        size_of: side of an item's crop in px.
         seed: of order, crop and mirroring.
         zoom: the photo's short side is scaled to 1...zoom times the crop's side.
     """
 
     def __init__(
-        self, photos: Sequence[Path], image_size: int, *, seed: int = 0, zoom: float = 2.0
+        self,
+        photos: Sequence[Path],
+        size_of: Callable[[int], int],
+        *,
+        seed: int = 0,
+        zoom: float = 2.0,
     ) -> None:
         self.photos = photos
-        self.image_size = image_size
+        self.size_of = size_of
         self.seed = seed
         self.zoom = zoom
 
     def __getitem__(self, item: int) -> Tensor:
-        """(3, S, S) float32 RGB in [0, 1]; an unreadable photo is replaced by the next."""
+        """An item (3, S, S), S as size_of says."""
+        return self.crop(item, self.size_of(item))
+
+    def crop(self, item: int, size: int) -> Tensor:
+        """(3, size, size) float32 RGB in [0, 1]; an unreadable photo is replaced by the next."""
         epoch, position = divmod(item, len(self.photos))
         random = np.random.default_rng((self.seed, epoch, position)).random(4).tolist()
         for index in np.roll(self._order(epoch), -position):
             try:
-                return self._crop(self.photos[index], *random)
+                return self._read(self.photos[index], size, *random)
             except (OSError, ValueError) as error:
                 warnings.warn(f"photo left out: {error}", stacklevel=2)
         raise ValueError("none of the photos can be read")
@@ -49,8 +58,9 @@ class PhotoCrops(Dataset[Tensor]):
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.photos))
 
-    def _crop(self, path: Path, scale: float, top: float, left: float, mirror: float) -> Tensor:
-        size = self.image_size
+    def _read(
+        self, path: Path, size: int, scale: float, top: float, left: float, mirror: float
+    ) -> Tensor:
         photo = read_image(path, short_side=round(size * (1 + (self.zoom - 1) * scale))).rgb[0]
         height, width = photo.shape[-2:]
         y, x = round(top * (height - size)), round(left * (width - size))

@@ -5,20 +5,26 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from fast.data import PhotoCrops, find_photos
+from fast.muon import Muon
 from fast.stylize import stylize
 from media import read_image, write_atomically, write_image
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
+
+OPTIMIZERS = ("muon", "adam")
+SIZE_STEP = 32  # px by which the crops grow at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +34,12 @@ class TrainingSettings:
     Args:
         steps: optimiser steps.
         batch_size: crops per step in each process.
-        image_size: side of the square crops in px.
+        image_size: side of the square crops at the end in px.
+        first_size: side of the crops at the first step in px; they grow, slowly at first, for much
+            is learned sooner from small ones.
         style_size: longer side of the style image in px; larger means larger strokes.
-        learning_rate: of Adam, at its highest; rises over warmup_steps and falls to 0 as a cosine.
+        learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
+            and falls to 0 as a cosine. What has no norm of its own follows with Adam.
         warmup_steps: steps until the learning rate is at its highest.
         width: channels of the network's first layer.
         num_blocks: residual blocks of the network.
@@ -43,8 +52,9 @@ class TrainingSettings:
     steps: int = 20_000
     batch_size: int = 4
     image_size: int = 256
+    first_size: int = 128
     style_size: int = 384
-    learning_rate: float = 2e-3
+    learning_rate: float = 0.03
     warmup_steps: int = 100
     width: int = 32
     num_blocks: int = 5
@@ -54,7 +64,7 @@ class TrainingSettings:
         for name in ("steps", "batch_size", "width", "num_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("image_size", "style_size"):
+        for name in ("image_size", "first_size", "style_size"):
             if getattr(self, name) < 32:
                 raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
@@ -163,11 +173,11 @@ def train(
             raise ValueError(f"{output} holds no unfinished training")
         net.load_state_dict(saved.build().state_dict())
     device = accelerator.device
-    optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+    global_batch = settings.batch_size * accelerator.num_processes
+    optimizers = make_optimizers(net, settings.learning_rate)
 
     # The items of this run: item i is the same crop in every run.
-    crops = PhotoCrops(photos, settings.image_size, seed=settings.seed)
-    global_batch = settings.batch_size * accelerator.num_processes
+    crops = PhotoCrops(photos, partial(crop_size, settings, global_batch), seed=settings.seed)
     loader = DataLoader(
         crops,
         batch_size=settings.batch_size,
@@ -175,14 +185,15 @@ def train(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
     )
-    net, optimizer, loader = accelerator.prepare(net, optimizer, loader)
+    net, loader, *optimizers = accelerator.prepare(net, loader, *optimizers)
     if saved:
-        optimizer.load_state_dict(saved.resume_state)
+        for name, optimizer in zip(OPTIMIZERS, optimizers, strict=True):
+            optimizer.load_state_dict(saved.resume_state[name])
     # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed
     # float16's range.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-    preview = torch.stack([crops[item] for item in range(4)])
+    preview = torch.stack([crops.crop(item, settings.image_size) for item in range(4)])
 
     def save(step: int) -> None:
         if not accelerator.is_main_process:
@@ -197,7 +208,11 @@ def train(
         if not all(weight.isfinite().all() for weight in checkpoint.weights.values()):
             raise FloatingPointError(f"the weights are no longer finite at step {step}")
         finished = step == settings.steps
-        checkpoint.resume_state = {} if finished else _plain(optimizer.state_dict())
+        states = {
+            name: _plain(optimizer.state_dict())
+            for name, optimizer in zip(OPTIMIZERS, optimizers, strict=True)
+        }
+        checkpoint.resume_state = {} if finished else states
         write_atomically(output, checkpoint.to_bytes())
         pictures = stylize(bare, preview.to(device)).cpu()
         rows = torch.cat([torch.cat([*preview], dim=-1), torch.cat([*pictures], dim=-1)], dim=-2)
@@ -207,13 +222,15 @@ def train(
     last_report, images = time.perf_counter(), 0
     try:
         for content in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(step, settings)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * _schedule(step, settings)
             stylized = net(content)
             terms = perceptual_loss(stylized, perceptual_loss.content_targets(content))
             accelerator.backward(terms.total)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             step += 1
             images += global_batch
 
@@ -240,10 +257,31 @@ def train(
     return checkpoint
 
 
-def _learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then a cosine to 0."""
+def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions that a normalisation follows, Adam for all else; see OPTIMIZERS."""
+    normalised, others = [], []
+    for name, weight in net.named_parameters():
+        is_normalised = weight.ndim == 4 and not name.startswith("to_rgb")
+        (normalised if is_normalised else others).append(weight)
+    optimizers = [Muon(normalised, lr=learning_rate), Adam(others, lr=learning_rate / 15)]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
+    """Side of an item's crop in px: from first_size to image_size with the square of the time."""
+    first = min(settings.first_size, settings.image_size)
+    progress = item // global_batch / settings.steps
+    grown = (settings.image_size - first) * progress**2
+    return first + SIZE_STEP * round(grown / SIZE_STEP)
+
+
+def _schedule(step: int, settings: TrainingSettings) -> float:
+    """Share of the learning rate: linear warm-up, then a cosine to 0."""
     warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
 def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:

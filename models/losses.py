@@ -34,7 +34,7 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean squared difference of neighbouring pixels, of 255 grey levels, rows plus columns.
+    """Mean squared difference of neighbouring pixels, rows plus columns.
 
     Args:
         image: (B, 3, H, W) RGB in [0, 1].
@@ -44,13 +44,15 @@ def total_variation(image: Tensor) -> Tensor:
     """
     rows = (image[:, :, 1:] - image[:, :, :-1]).float()
     columns = (image[:, :, :, 1:] - image[:, :, :, :-1]).float()
-    return 255**2 * sum(d.square().mean() for d in (rows, columns) if d.numel())
+    return sum(d.square().mean() for d in (rows, columns) if d.numel())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """What to compare and how much it counts. All losses are means, so that a weight means the
-    same at any size.
+    """What to compare and how much it counts.
+
+    Content and style are errors relative to the style image's own features, layer by layer: every
+    layer counts the same, and a weight means about the same for any style, network and size.
 
     Args:
         vgg: loss network, "original" or "torchvision".
@@ -58,7 +60,7 @@ class LossSettings:
         style_layers: layers whose Gram matrices are compared with the style image's.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.
-        tv_weight: factor of the total variation; smooths grain.
+        tv_weight: factor of the total variation; smooths grain from about 1 on.
 
     Raises:
         ValueError: unknown layer, negative weight, or nothing left to minimise.
@@ -66,9 +68,9 @@ class LossSettings:
 
     vgg: str = "original"
     content_layers: tuple[str, ...] = ("relu3_3", "relu4_2")
-    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     content_weight: float = 1.0
-    style_weight: float = 80.0
+    style_weight: float = 10.0
     tv_weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -96,13 +98,18 @@ class PerceptualLoss(nn.Module):
 
     Gatys et al. (arXiv 1508.06576) minimise it over the pixels of one image, Johnson et al.
     (arXiv 1603.08155) over the weights of a network. Departures: every term is a mean over elements
-    and layers instead of a sum.
+    and layers instead of a sum. Each layer's is divided by the energy (mean square) that the style
+    image has there, its Gram matrix for the style and its features for the content, which a
+    painting of this style comes to have too; undivided, relu3_3 alone makes up nearly all of the
+    style loss, and the deep layers, which know of swirls and stars, next to nothing. The images of
+    a batch have one Gram matrix together, as if they were one large picture: no small crop is made
+    to hold the whole painting at the price of its content.
 
     Args:
         settings: layers and weights.
         style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
-        style_blend: a weight for each style image; equal by default. Their Gram matrices are
-            averaged.
+        style_blend: a weight for each style image; equal by default. Their Gram matrices and
+            energies are averaged.
         dtype: precision of the network's convolutions, float32 or bfloat16; Gram matrices and
             losses are float32.
 
@@ -130,18 +137,25 @@ class PerceptualLoss(nn.Module):
             dtype=dtype,
             device=style[0].device,
         )
-        for layer, gram in self._style_targets(style, style_blend or [1.0] * len(style)).items():
-            self.register_buffer(f"gram_{layer}", gram, persistent=False)
+        self._set_targets(style, style_blend or [1.0] * len(style))
 
     @torch.no_grad()
-    def _style_targets(self, style: Sequence[Tensor], blend: Sequence[float]) -> dict[str, Tensor]:
+    def _set_targets(self, style: Sequence[Tensor], blend: Sequence[float]) -> None:
         if len(blend) != len(style) or not (min(blend) >= 0 and 0 < sum(blend) < float("inf")):
             raise ValueError(f"style_blend {list(blend)} does not fit {len(style)} style images")
-        targets = dict.fromkeys(self.settings.style_layers, 0.0)
+        grams = dict.fromkeys(self.settings.style_layers, 0.0)
+        energies = dict.fromkeys(self.settings.content_layers, 0.0)
         for image, share in zip(style, blend, strict=True):
-            for layer, features in self.vgg(image, self.settings.style_layers).items():
-                targets[layer] = targets[layer] + gram_matrix(features) * (share / sum(blend))
-        return targets
+            features = self.vgg(image)
+            share /= sum(blend)
+            for layer in grams:
+                grams[layer] = grams[layer] + share * gram_matrix(features[layer]).mean(0)
+            for layer in energies:
+                energies[layer] = energies[layer] + share * features[layer].float().square().mean()
+        for layer, gram in grams.items():
+            self.register_buffer(f"gram_{layer}", gram, persistent=False)
+        for layer, energy in energies.items():
+            self.register_buffer(f"energy_{layer}", energy, persistent=False)
 
     @torch.no_grad()
     def content_targets(self, content: Tensor) -> dict[str, Tensor]:
@@ -152,11 +166,11 @@ class PerceptualLoss(nn.Module):
         """Loss of an image (B, 3, H, W), RGB in [0, 1], of the size of the content image."""
         features = self.vgg(image)
         content = _mean(
-            F.mse_loss(features[layer].float(), target.float())
+            F.mse_loss(features[layer].float(), target.float()) / self.get_buffer(f"energy_{layer}")
             for layer, target in content_targets.items()
         )
         style = _mean(
-            (gram_matrix(features[layer]) - self.get_buffer(f"gram_{layer}")).square().mean()
+            _relative_error(gram_matrix(features[layer]).mean(0), self.get_buffer(f"gram_{layer}"))
             for layer in self.settings.style_layers
         )
         tv = total_variation(image)
@@ -165,6 +179,11 @@ class PerceptualLoss(nn.Module):
             weights.content_weight * content + weights.style_weight * style + weights.tv_weight * tv
         )
         return LossTerms(total, content, style, tv)
+
+
+def _relative_error(gram: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of Gram matrices, in units of the target's square."""
+    return (gram - target).square().mean() / target.square().mean()
 
 
 def _mean(values: Iterable[Tensor]) -> Tensor:

@@ -46,7 +46,7 @@ class TransformerNet(nn.Module):
             UpsampleConvLayer(4 * width, 2 * width),
             UpsampleConvLayer(2 * width, width),
         )
-        self.to_rgb = nn.Conv2d(width, 3, kernel_size=9)
+        self.to_rgb = RowConv2d(width, 3, kernel_size=9)
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -139,16 +139,52 @@ class UpsampleConvLayer(nn.Module):
         # Reflecting the up-sampled image at its border repeats the small image's border pixel.
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         x = F.conv2d(x, phases.flatten(0, 2).to(x.dtype))  # (B, 4 * out, H + 1, W + 1)
-        x = x.unflatten(1, (2, 2, -1))
-        rows = [
-            torch.stack([x[:, p, q, :, p : p + height, q : q + width] for q in (0, 1)], dim=-1)
-            for p in (0, 1)
-        ]
-        x = torch.stack(rows, dim=3)  # (B, out, H, 2, W, 2)
-        x = x.reshape(batch, -1, 2 * height, 2 * width).contiguous(
-            memory_format=torch.channels_last
+        # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
+        x = x.permute(0, 2, 3, 1).contiguous()
+        out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
+        x = _Regroup.apply(
+            x,
+            (batch, height, 2, width, 2, out),
+            (image, row, row + 2 * out, column, column + out, 1),
         )
+        x = x.reshape(batch, 2 * height, 2 * width, out).permute(0, 3, 1, 2)
         return F.relu(self.norm(x), inplace=True)
+
+
+class RowConv2d(nn.Conv2d):
+    """A convolution with few output channels, computed with as many times more as it has rows.
+
+    Libraries compute 16 or more output channels at a time, however few there are. So each row of
+    the kernel gets output channels of its own, and the rows' results are shifted and added up.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, in_channels, rows, columns = self.weight.shape
+        weight = self.weight.permute(2, 0, 1, 3).reshape(rows * out, in_channels, 1, columns)
+        x = F.conv2d(x, weight).permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
+        batch, height, width, _ = x.shape
+        image, row, column, _ = x.stride()
+        x = _Regroup.apply(
+            x, (batch, height - rows + 1, width, out, rows), (image, row, column, 1, row + out)
+        )
+        return x.sum(-1).permute(0, 3, 1, 2) + self.bias.view(1, -1, 1, 1)
+
+
+class _Regroup(torch.autograd.Function):
+    """Tensor.as_strided of a contiguous tensor for a view that has no element twice; the backward
+    pass is one copy, where the general one of PyTorch looks for overlaps.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        ctx.shape, ctx.view = x.shape, (size, stride)
+        return x.as_strided(size, stride)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        grad_x = grad.new_zeros(ctx.shape)
+        grad_x.as_strided(*ctx.view).copy_(grad)
+        return grad_x, None, None
 
 
 class InstanceNorm(nn.Module):

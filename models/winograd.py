@@ -141,9 +141,14 @@ def _transform_input(x: Tensor, padding: int) -> Tensor:
     batch, height, width, channels = x.shape
     rows, columns = _num_blocks(_output_size(x, padding))
     below, right = 4 * rows + 2 - padding - height, 4 * columns + 2 - padding - width
-    x = F.pad(x, (0, 0, padding, right, padding, below)).contiguous()
-    b, h, w, c = x.stride()
-    blocks = x.as_strided((6, 6, batch, rows, columns, channels), (h, w, b, 4 * h, 4 * w, c))
+    padded = x.new_empty(batch, padding + height + below, padding + width + right, channels)
+    padded[:, padding : padding + height, padding : padding + width] = x
+    for border in (padded[:, :padding], padded[:, padding + height :]):
+        border.zero_()
+    for border in (padded[:, :, :padding], padded[:, :, padding + width :]):
+        border.zero_()
+    b, h, w, c = padded.stride()
+    blocks = padded.as_strided((6, 6, batch, rows, columns, channels), (h, w, b, 4 * h, 4 * w, c))
     return (_INPUT_2D @ blocks.reshape(36, -1)).view(36, -1, channels)
 
 

@@ -13,7 +13,7 @@ from models.losses import LossSettings, PerceptualLoss
 
 # L-BFGS bounds its first step and the curvature it accepts by absolute numbers; they suit losses
 # around 1.
-LOSS_SCALE = 1e-5
+LOSS_SCALE = 1.0
 
 
 @dataclass(frozen=True)

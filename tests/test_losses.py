@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.losses import LossSettings, PerceptualLoss, gram_matrix, total_variation
+from models.vgg import VGG19Features
 from tests.conftest import smooth_image
 
 SHALLOW = {"content_layers": ("relu2_1",), "style_layers": ("relu1_1", "relu2_1")}
@@ -37,7 +38,7 @@ def test_gram_is_float32_for_bfloat16_features():
 def test_total_variation_of_a_checkerboard():
     rows = torch.arange(6).view(-1, 1) + torch.arange(8)
     board = (rows % 2).float().expand(1, 3, 6, 8)
-    assert total_variation(board).item() == 2 * 255**2  # every neighbour differs by 1, both ways
+    assert total_variation(board).item() == 2  # every neighbour differs by 1, both ways
     assert total_variation(torch.full((1, 3, 4, 4), 0.3)).item() == 0
 
 
@@ -79,17 +80,35 @@ def test_weights_mean_the_same_at_256_and_at_1024_px():
         assert getattr(large, name).item() == pytest.approx(getattr(small, name).item(), rel=0.03)
 
 
-def test_one_batch_is_the_mean_of_its_images():
-    loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=9)])
-    images, contents = (
-        torch.cat([smooth_image(32, 32, seed=s + i) for i in range(2)]) for s in (0, 4)
-    )
-    whole = loss(images, loss.content_targets(contents)).total
-    parts = [
-        loss(i[None], loss.content_targets(c[None])).total
-        for i, c in zip(images, contents, strict=True)
-    ]
-    assert whole.item() == pytest.approx(sum(parts).item() / 2, rel=1e-4)
+def test_batch_has_the_mean_content_loss_and_one_style_together():
+    styles = [smooth_image(32, 32, seed=s) for s in (1, 2)]
+    loss = PerceptualLoss(LossSettings(**SHALLOW), styles)
+    contents = torch.cat([smooth_image(32, 32, seed=s) for s in (3, 4)])
+    alone = [loss(i, loss.content_targets(c[None])) for i, c in zip(styles, contents, strict=True)]
+    together = loss(torch.cat(styles), loss.content_targets(contents))
+    mean = sum(terms.content for terms in alone) / 2
+    assert together.content.item() == pytest.approx(mean.item(), rel=1e-4)
+    # The two style images are what their mean Gram matrix is made from; neither has it alone.
+    assert together.style.item() == pytest.approx(0, abs=1e-6)
+    assert min(terms.style.item() for terms in alone) > 1e-3
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_every_layer_counts_the_same_whatever_its_scale(monkeypatch, factor):
+    """Scaling all features of a layer, the style's too, changes nothing."""
+    image, content = smooth_image(32, 32), smooth_image(32, 32, seed=2)
+    original = VGG19Features.forward
+
+    def scaled(self, image, layers=None):
+        return {n: factor * f for n, f in original(self, image, layers).items()}
+
+    def terms():
+        loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=1)])
+        return loss(image, loss.content_targets(content))
+
+    expected = terms()
+    monkeypatch.setattr(VGG19Features, "forward", scaled)
+    assert terms().total.item() == pytest.approx(expected.total.item(), rel=1e-4)
 
 
 def test_style_blend_is_between_its_styles():

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.transformer_net import InstanceNorm, TransformerNet, UpsampleConvLayer
+from models.transformer_net import InstanceNorm, RowConv2d, TransformerNet, UpsampleConvLayer
 from tests.conftest import assert_same_gradients
 
 
@@ -35,6 +35,16 @@ def test_up_convolution_equals_nearest_up_sampling_and_convolution(size):
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     inputs = (x, layer.conv.weight)
     assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
+
+
+def test_convolution_by_rows_equals_the_direct_one():
+    torch.manual_seed(0)
+    conv = RowConv2d(5, 3, 9)
+    x = torch.randn(2, 5, 12, 17, requires_grad=True)
+    expected = F.conv2d(x, conv.weight, conv.bias)
+    result = conv(x)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    assert_same_gradients(result, expected, (x, conv.weight, conv.bias), rtol=1e-4, atol=1e-4)
 
 
 def test_instance_norm_equals_torch_in_value_and_gradient():

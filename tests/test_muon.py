@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from fast.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(16, 72), (40, 9), (8, 8)])
+def test_singular_values_become_about_equal(shape):
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    values = torch.logspace(0, -1.5, min(shape))
+    result = orthogonalise(left * values @ right)
+    assert torch.linalg.svdvals(result).min() > 0.6
+    assert torch.linalg.svdvals(result).max() < 1.3
+    # The directions stay: only the diagonal changes.
+    rotated = left.mT @ result @ right.mT
+    assert (rotated - rotated.diag().diag()).abs().max() < 1e-3
+
+
+def test_zero_stays_zero():
+    assert torch.equal(orthogonalise(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def test_step_has_its_length_and_keeps_the_norm():
+    torch.manual_seed(0)
+    weight = torch.randn(6, 4, 3, 3, requires_grad=True)
+    before = weight.detach().clone()
+    weight.grad = torch.randn_like(weight)
+    Muon([weight], lr=0.05).step()
+    assert weight.norm().item() == pytest.approx(before.norm().item(), rel=1e-5)
+    assert (weight - before).norm().item() == pytest.approx(0.05 * before.norm().item(), rel=0.05)
+
+
+def test_it_finds_a_direction():
+    """The minimum over directions of |w / |w| - target|^2."""
+    torch.manual_seed(0)
+    weight = torch.randn(5, 7, requires_grad=True)
+    target = torch.nn.functional.normalize(torch.randn(5, 7).flatten(), dim=0).view(5, 7)
+    optimizer = Muon([weight], lr=0.05)
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 200)
+        loss = (weight / weight.norm() - target).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-3
