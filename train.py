@@ -24,11 +24,19 @@ from models.losses import LossSettings
 
 
 def parse_args() -> argparse.Namespace:
+    defaults = {p.name: p.default for p in inspect.signature(train).parameters.values()}
     parser = cli.make_parser(__doc__)
     files = parser.add_argument_group("files")
     files.add_argument("--style", type=Path, required=True, metavar="IMAGE", help="style picture")
     files.add_argument(
-        "--data", type=Path, required=True, metavar="FOLDER", help="photos, e.g. COCO's"
+        "--data",
+        required=True,
+        metavar="FOLDER|FILE|hf:NAME",
+        help="photos: a folder, a zip or tar archive (COCO's train2014.zip), parquet files, or a "
+        "data set of the Hugging Face hub",
+    )
+    files.add_argument(
+        "--data-limit", type=cli.positive_int, metavar="N", help="take the first N photos only"
     )
     files.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write"
@@ -47,9 +55,16 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--save-every",
         type=cli.positive_int,
-        default=inspect.signature(train).parameters["save_every"].default,
+        default=defaults["save_every"],
         metavar="N",
         help="steps between two checkpoints and previews (default: %(default)s)",
+    )
+    run.add_argument(
+        "--keep",
+        type=int,
+        default=defaults["keep"],
+        metavar="N",
+        help="checkpoints to keep beside the latest (default: %(default)s)",
     )
     run.add_argument(
         "--resume", action="store_true", help="go on from the output if it exists; else start"
@@ -70,6 +85,9 @@ def parse_args() -> argparse.Namespace:
         default=max(1, min(8, (os.cpu_count() or 1) // 2)),
         metavar="N",
         help="processes that read photos (default: %(default)s)",
+    )
+    run.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write the losses for TensorBoard there"
     )
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args()
@@ -94,7 +112,14 @@ def main() -> int:
         precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
     if precision == "auto":
         precision = "bf16" if pick_precision("auto", device).itemsize == 2 else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=device.type == "cpu",
+        log_with="tensorboard" if args.tensorboard else None,
+        project_dir=args.tensorboard,
+    )
+    if args.tensorboard:
+        accelerator.init_trackers(args.output.stem)
     bar, interrupted = None, False
 
     def report(progress: TrainingProgress) -> None:
@@ -106,7 +131,8 @@ def main() -> int:
         bar.update(progress.step - bar.n)
         bar.set_postfix_str(
             f"loss {progress.loss:.4g} content {progress.content:.4g} style {progress.style:.4g} "
-            f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s"
+            f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s, "
+            f"loading {progress.loading:.0%}"
         )
         if interrupted:  # between two steps, so that a resumed training is the same as a whole one
             raise KeyboardInterrupt
@@ -124,9 +150,11 @@ def main() -> int:
             settings=settings,
             loss=loss,
             accelerator=accelerator,
+            data_limit=args.data_limit,
             init_from=args.init_from,
             resume=args.resume,
             save_every=args.save_every,
+            keep=args.keep,
             num_workers=args.workers,
             credits={"title": args.title, "artist": args.artist, "licence": args.licence},
             callback=report,

@@ -21,8 +21,8 @@ import torch
 
 import cli
 from benchmarks.textbook import TextbookLoss, TextbookNet
+from fast.learner import make_optimizers
 from fast.stylize import set_precision
-from fast.training import make_optimizers
 from models.device import keep_pages, pick_precision
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet

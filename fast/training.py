@@ -3,28 +3,34 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.optim import Adam
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fast.data import PhotoCrops, find_photos
-from fast.muon import Muon
-from fast.stylize import stylize
-from media import read_image, write_atomically, write_image
+from fast.data import PhotoCrops, collate
+from fast.evaluate import read_photos
+from fast.learner import Diverged, Learner, Schedule, plain
+from fast.photos import find_photos
+from fast.record import Record
+from media import read_image
 from models.checkpoint import Checkpoint, read_checkpoint
-from models.losses import LossSettings, PerceptualLoss
+from models.losses import LossSettings, LossTerms, PerceptualLoss
 from models.transformer_net import TransformerNet
 
-OPTIMIZERS = ("muon", "adam")
+NUM_HELD_OUT = 8  # photos that are not trained on
+CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 SIZE_STEP = 32  # px by which the crops grow at once
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +39,8 @@ class TrainingSettings:
 
     Args:
         steps: optimiser steps.
-        batch_size: crops per step in each process.
+        batch_size: crops in a batch, in each process.
+        accumulation: batches whose gradients make one step.
         image_size: side of the square crops at the end in px.
         first_size: side of the crops at the first step in px; they grow, slowly at first, for much
             is learned sooner from small ones.
@@ -51,6 +58,7 @@ class TrainingSettings:
 
     steps: int = 20_000
     batch_size: int = 4
+    accumulation: int = 1
     image_size: int = 256
     first_size: int = 128
     style_size: int = 384
@@ -61,7 +69,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "width", "num_blocks"):
+        for name in ("steps", "batch_size", "accumulation", "width", "num_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
         for name in ("image_size", "first_size", "style_size"):
@@ -75,7 +83,15 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """One step: its number from 1, the loss terms, images per second since the last report."""
+    """One step, its loss terms and the speed since the last report.
+
+    Args:
+        step: number from 1.
+        loss: weighted sum of the terms.
+        content, style, tv: the terms before weighting.
+        images_per_second: of all processes.
+        loading: share of the time spent waiting for photos; near 0 unless the device is starved.
+    """
 
     step: int
     loss: float
@@ -83,35 +99,45 @@ class TrainingProgress:
     style: float
     tv: float
     images_per_second: float
+    loading: float
 
 
 def train(
     style: Path,
-    data: Path,
+    data: str | Path,
     output: Path,
     *,
     settings: TrainingSettings,
     loss: LossSettings,
     accelerator: Accelerator,
+    data_limit: int | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     save_every: int = 500,
+    keep: int = 0,
     num_workers: int = 0,
     credits: dict[str, str] | None = None,
     callback: Callable[[TrainingProgress], None] | None = None,
 ) -> Checkpoint:
-    """Train a style and write its checkpoint; a preview picture is kept beside it.
+    """Train a style and write its checkpoint; previews and the course of the losses beside it.
+
+    The last photos are held out of the training: their paintings are the preview, and their losses
+    go into the finished checkpoint. A loss that is no longer finite, or several times higher than
+    it was, takes the training back to the last checkpoint, with half the learning rate.
 
     Args:
         style: style image file.
-        data: folder of photos, searched with the folders in it.
-        output: `.pth` to write, every save_every steps and at the end or on Ctrl-C.
+        data: photos, see find_photos.
+        output: `.pth` to write, every save_every steps and at the end or on Ctrl-C. Beside it
+            `.preview.jpg`, photos and their paintings at each checkpoint, and `.jsonl`, the losses.
         settings: network, data and schedule.
         loss: layers and weights of the perceptual loss.
-        accelerator: devices, processes and mixed precision.
+        accelerator: devices, processes, mixed precision and trackers.
+        data_limit: take the first so many photos only.
         init_from: checkpoint whose weights to start from: a new style is learned sooner.
         resume: go on from `output` if it exists.
         save_every: steps between two checkpoints.
+        keep: old checkpoints to keep, as `name.step500.pth`.
         num_workers: processes that read photos; 0 reads them in this one.
         credits: title, artist and licence of the style image, kept in the checkpoint.
         callback: called on the main process about every second, with that process's own losses. A
@@ -122,14 +148,23 @@ def train(
 
     Raises:
         ValueError: unusable style, data or settings; or `output` holds another training.
-        FloatingPointError: the loss is not finite; the last good checkpoint stays.
+        FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
         OSError: a file cannot be read or written.
     """
-    photos = find_photos(data)
-    names = "\n".join(str(photo.relative_to(data)) for photo in photos)
+    photos = find_photos(data, limit=data_limit)
+    num_held_out = min(NUM_HELD_OUT, len(photos) // 10)
+    photos, held_out = photos[num_held_out:], photos[:num_held_out]
+    global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
+    if global_batch > len(photos):
+        raise ValueError(
+            f"--data {data}: {len(photos)} photos to train on are fewer than the {global_batch} "
+            "of a step"
+        )
+    accelerator.gradient_accumulation_steps = settings.accumulation
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
     net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
+    names = "\n".join(photo.name for photo in photos)
     checkpoint = Checkpoint(
         arguments=net.arguments,
         weights={},
@@ -138,7 +173,7 @@ def train(
             "sha256": _sha256(style.read_bytes()),
             **(credits or {}),
         },
-        loss=_plain(asdict(loss)),
+        loss=plain(asdict(loss)),
         training={
             **asdict(settings),
             "data": _sha256(names.encode()),
@@ -149,125 +184,128 @@ def train(
         },
     )
     if init_from:
-        initial = read_checkpoint(init_from)
-        if initial.arguments != checkpoint.arguments:
-            raise ValueError(
-                f"--init-from {init_from} is a network of {initial.arguments}, this training's has "
-                f"{checkpoint.arguments}: set --width and --num-blocks"
-            )
-        net.load_state_dict(initial.build().state_dict())
-
-    # Hosts need not share a disk: the main process reads for all.
-    [saved] = broadcast_object_list(
-        [read_checkpoint(output)]
-        if resume and accelerator.is_main_process and output.exists()
-        else [None]
-    )
-    first_step = 0
+        net.load_state_dict(_initial_weights(init_from, net))
+    saved = _unfinished(output, checkpoint, accelerator) if resume else None
+    step = saved.training["step"] if saved else 0
+    if step == settings.steps:
+        return saved
+    schedule = Schedule(settings.learning_rate, settings.warmup_steps, settings.steps)
+    learner = Learner(net, schedule, accelerator)
     if saved:
-        _check_same_training(saved, checkpoint, output)
-        first_step = saved.training.get("step", 0)
-        if first_step == settings.steps:
-            return saved
-        if not saved.resume_state:
-            raise ValueError(f"{output} holds no unfinished training")
-        net.load_state_dict(saved.build().state_dict())
+        learner.load_state(saved.weights, saved.resume_state)
     device = accelerator.device
-    global_batch = settings.batch_size * accelerator.num_processes
-    optimizers = make_optimizers(net, settings.learning_rate)
-
-    # The items of this run: item i is the same crop in every run.
-    crops = PhotoCrops(photos, partial(crop_size, settings, global_batch), seed=settings.seed)
-    loader = DataLoader(
-        crops,
-        batch_size=settings.batch_size,
-        sampler=range(first_step * global_batch, settings.steps * global_batch),
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-    )
-    net, loader, *optimizers = accelerator.prepare(net, loader, *optimizers)
-    if saved:
-        for name, optimizer in zip(OPTIMIZERS, optimizers, strict=True):
-            optimizer.load_state_dict(saved.resume_state[name])
     # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed
     # float16's range.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-    preview = torch.stack([crops.crop(item, settings.image_size) for item in range(4)])
+    # The items of this run: item i is the same crop in every run.
+    crops = PhotoCrops(photos, partial(crop_size, settings, global_batch), seed=settings.seed)
+    record = None
+    if accelerator.is_main_process:
+        images = read_photos(held_out or photos[:1], 2 * settings.image_size)
+        record = Record(output, list(images.values()), first_step=step, keep=keep)
+    unreadable: set[str] = set()
 
-    def save(step: int) -> None:
-        if not accelerator.is_main_process:
+    def save() -> None:
+        learner.keep_as_good(step)
+        if not record:
             return
-        bare = accelerator.unwrap_model(net)
-        checkpoint.weights = {k: v.detach().cpu().clone() for k, v in bare.state_dict().items()}
+        finished = step == settings.steps
+        checkpoint.weights, state = learner.state()
+        checkpoint.resume_state = {} if finished else state
         checkpoint.training |= {
             "step": step,
             "images": step * global_batch,
             "device": _name(device),
+            "unreadable": len(unreadable),
         }
-        if not all(weight.isfinite().all() for weight in checkpoint.weights.values()):
-            raise FloatingPointError(f"the weights are no longer finite at step {step}")
-        finished = step == settings.steps
-        states = {
-            name: _plain(optimizer.state_dict())
-            for name, optimizer in zip(OPTIMIZERS, optimizers, strict=True)
-        }
-        checkpoint.resume_state = {} if finished else states
-        write_atomically(output, checkpoint.to_bytes())
-        pictures = stylize(bare, preview.to(device)).cpu()
-        rows = torch.cat([torch.cat([*preview], dim=-1), torch.cat([*pictures], dim=-1)], dim=-2)
-        write_image(output.with_suffix(".preview.jpg"), rows[None])
+        if finished:
+            checkpoint.figures = record.final_figures(learner.bare_net, perceptual_loss)
+        record.save(checkpoint, learner.bare_net)
 
-    step = first_step
-    last_report, images = time.perf_counter(), 0
+    learner.keep_as_good(step)
     try:
-        for content in loader:
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * _schedule(step, settings)
-            stylized = net(content)
-            terms = perceptual_loss(stylized, perceptual_loss.content_targets(content))
-            accelerator.backward(terms.total)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            step += 1
-            images += global_batch
-
-            now = time.perf_counter()
-            if now - last_report > 1 or step in (first_step + 1, settings.steps):
-                progress = TrainingProgress(
-                    step,
-                    *(x.item() for x in (terms.total, terms.content, terms.style, terms.tv)),
-                    images / (now - last_report),
-                )
-                if not math.isfinite(progress.loss):
-                    raise FloatingPointError(f"the loss is {progress.loss} at step {step}")
-                if callback and accelerator.is_main_process:
-                    callback(progress)
-                last_report, images = time.perf_counter(), 0
-            if step % save_every == 0 and step < settings.steps:
-                save(step)
+        while step < settings.steps:
+            loader = DataLoader(
+                crops,
+                batch_size=settings.batch_size,
+                sampler=range(step * global_batch, settings.steps * global_batch),
+                num_workers=num_workers,
+                collate_fn=collate,
+                pin_memory=device.type == "cuda",
+            )
+            clock = Clock(global_batch)
+            try:
+                for content, failures in clock.watch(accelerator.prepare(loader)):
+                    for failure in set(failures) - unreadable:
+                        unreadable.add(failure)
+                        warnings.warn(f"photo left out: {failure}", stacklevel=2)
+                    with accelerator.accumulate(learner.net):
+                        stylized = learner.net(content)
+                        targets = perceptual_loss.content_targets(content)
+                        terms = perceptual_loss(stylized, targets)
+                        accelerator.backward(terms.total)
+                        learner.update(step)
+                    if not accelerator.sync_gradients:
+                        continue
+                    step += 1
+                    must_save = step % save_every == 0 or step == settings.steps
+                    if must_save or step % CHECK_EVERY == 0:
+                        learner.check(accelerator.gather(terms.total.detach()).mean().item())
+                    if clock.is_due() or step in (1, settings.steps):
+                        progress = clock.progress(step, terms)
+                        accelerator.log(asdict(progress), step=step)
+                        if record:
+                            record.log(asdict(progress))
+                            if callback:
+                                callback(progress)
+                    if must_save:
+                        save()
+            except Diverged as error:
+                step = learner.go_back(error)
     except KeyboardInterrupt:
-        if step > first_step:
-            save(step)
+        if step > learner.good_step:
+            save()
         raise
-    save(settings.steps)
     accelerator.wait_for_everyone()
     return checkpoint
 
 
-def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions that a normalisation follows, Adam for all else; see OPTIMIZERS."""
-    normalised, others = [], []
-    for name, weight in net.named_parameters():
-        is_normalised = weight.ndim == 4 and not name.startswith("to_rgb")
-        (normalised if is_normalised else others).append(weight)
-    optimizers = [Muon(normalised, lr=learning_rate), Adam(others, lr=learning_rate / 15)]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
+class Clock:
+    """Measures speed, and how long the photos are waited for.
+
+    Args:
+        images: of a step, in all processes.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.last_report, self.last_step = time.perf_counter(), None
+        self.waited = 0.0
+
+    def watch(self, loader: Iterable[Item]) -> Iterator[Item]:
+        """The same items; the time until each comes counts as waiting."""
+        start = time.perf_counter()
+        for item in loader:
+            self.waited += time.perf_counter() - start
+            yield item
+            start = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Whether the last report is more than a second old."""
+        return time.perf_counter() - self.last_report > 1
+
+    def progress(self, step: int, terms: LossTerms) -> TrainingProgress:
+        """A report; the next one covers what comes after it."""
+        now = time.perf_counter()
+        elapsed = now - self.last_report
+        steps = 1 if self.last_step is None else step - self.last_step
+        losses = (x.item() for x in (terms.total, terms.content, terms.style, terms.tv))
+        progress = TrainingProgress(
+            step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
+        )
+        self.last_report, self.last_step, self.waited = now, step, 0.0
+        return progress
 
 
 def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
@@ -278,10 +316,28 @@ def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
     return first + SIZE_STEP * round(grown / SIZE_STEP)
 
 
-def _schedule(step: int, settings: TrainingSettings) -> float:
-    """Share of the learning rate: linear warm-up, then a cosine to 0."""
-    warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-    return warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
+    """Weights of another style's network of the same architecture."""
+    initial = read_checkpoint(path)
+    if initial.arguments != net.arguments:
+        raise ValueError(
+            f"--init-from {path} is a network of {initial.arguments}, this training's has "
+            f"{net.arguments}: set --width and --num-blocks"
+        )
+    return initial.build().state_dict()
+
+
+def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is one; it may be that of the finished training."""
+    # Hosts need not share a disk: the main process reads for all.
+    is_there = accelerator.is_main_process and output.exists()
+    [saved] = broadcast_object_list([read_checkpoint(output) if is_there else None])
+    if saved:
+        _check_same_training(saved, wanted, output)
+        if not saved.resume_state and saved.training["step"] < saved.training["steps"]:
+            raise ValueError(f"{output} holds no unfinished training")
+        saved.build()  # refuses weights that do not fit
+    return saved
 
 
 def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:
@@ -300,15 +356,6 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
                 f"{output} holds another training: {flag} was {old}, now {new}; "
                 "start anew by --force instead of --resume, or choose another output"
             )
-
-
-def _plain(value: Any) -> Any:
-    """Nested tuples as lists and tensors on the CPU, as a checkpoint stores them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
 
 
 def _sha256(content: bytes) -> str:

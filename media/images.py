@@ -4,7 +4,7 @@ import io
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -81,13 +81,32 @@ def read_image(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not an image")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
+    with path.open("rb") as file:
+        return decode_image(file, str(path), long_side=long_side, short_side=short_side)
+
+
+def decode_image(
+    file: BinaryIO, name: str, *, long_side: int | None = None, short_side: int | None = None
+) -> Picture:
+    """The same for an open file, which may lie in an archive or in memory.
+
+    Args:
+        file: open for reading, seekable.
+        name: what to call it in an error message.
+        long_side, short_side: as for read_image.
+
+    Raises:
+        OSError, ValueError: as read_image does.
+    """
+    start = file.read(512)
+    file.seek(0)
+    if not start:
+        raise ValueError(f"{name} is empty")
     try:
         with warnings.catch_warnings():
             # Pillow warns from 90 megapixels and refuses from 180; only the refusal matters here.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 size = _scaled_size(image.size, long_side, short_side)
                 if size[0] * size[1] > MAX_PIXELS:
                     raise Image.DecompressionBombError
@@ -99,15 +118,15 @@ def read_image(
                     size = size[::-1]
                 image = _to_8bit_srgb(upright)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image: {_describe(path)}") from None
+        raise ValueError(f"{name} is not an image: {_describe(start)}") from None
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path} has, or is to be scaled to, more pixels than are safe (179 million)"
+            f"{name} has, or is to be scaled to, more pixels than are safe (179 million)"
         ) from None
     except Exception as error:  # decoders raise all sorts of errors on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
+        raise ValueError(f"{name} is damaged: {error or type(error).__name__}") from error
 
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -260,10 +279,9 @@ def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
         return image
 
 
-def _describe(path: Path) -> str:
-    """What a file that is no image seems to be."""
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
+def _describe(start: bytes) -> str:
+    """What a file that is no image seems to be, from its first bytes."""
+    start = start.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "it holds an HTML page"
     if start.startswith(b"pk\x03\x04"):

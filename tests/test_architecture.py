@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "models": {"models"},
     "media": {"media"},
     "slow": {"slow", "models", "media", "cli"},
-    "fast": {"fast", "models", "media"},
+    "fast": {"fast", "models", "media", "cli"},
 }
 OURS = {"models", "media", "slow", "fast", "cli", "train", "predict", "benchmarks", "tests"}
 

@@ -1,7 +1,8 @@
+import errno
+import json
 import signal
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from accelerate import Accelerator
 
 import train as train_cli
 from fast.data import PhotoCrops
+from fast.learner import Diverged, Learner, Schedule
+from fast.photos import find_photos
+from fast.record import TILE
 from fast.training import TrainingSettings, crop_size, train
-from media import find_images, write_image
+from media import read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings
+from models.transformer_net import TransformerNet
 from tests.conftest import SAMPLES, smooth_image
 
 SETTINGS = TrainingSettings(
@@ -25,6 +30,7 @@ SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "re
 def job(tmp_path, photos):
     """The arguments of a small training."""
     write_image(tmp_path / "style.png", smooth_image(60, 48, seed=9))
+    write_image(photos / "fourth.png", smooth_image(40, 40, seed=8))
     return {
         "style": tmp_path / "style.png",
         "data": photos,
@@ -89,7 +95,6 @@ def test_bfloat16_training_stays_close_to_float32(job, tmp_path):
     # Accelerate keeps one state for a process; what mixed precision does to the network is
     # autocast.
     from models.losses import PerceptualLoss
-    from models.transformer_net import TransformerNet
 
     torch.manual_seed(0)
     net, content = TransformerNet(width=8, num_blocks=1), smooth_image(64, 64)
@@ -155,21 +160,117 @@ def test_resume_refuses_another_training(job):
             train(**{**job, **change}, resume=True)
 
 
+@pytest.mark.filterwarnings("ignore:the loss is")
 def test_weights_that_are_not_finite_are_never_saved(job):
     train(**job)
     good = job["output"].read_bytes()
     job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e30})
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match="3 attempts"):
+        train(**job)
+    assert job["output"].read_bytes() == good
+
+
+def test_diverged_training_goes_back_and_on_with_smaller_steps(job, monkeypatch):
+    check = Learner.check
+    seen = []
+
+    def fail_once(self, loss):
+        seen.append(self.factor)
+        check(self, float("nan") if len(seen) == 2 else loss)
+
+    monkeypatch.setattr(Learner, "check", fail_once)
+    steps = []
+    with pytest.warns(UserWarning, match="back to step 2 with 0.5"):
+        saved = train(**job, save_every=2, callback=lambda p: steps.append(p.step))
+    assert seen == [1.0, 1.0, 0.5, 0.5]  # steps 2, 4, again 4, 6
+    assert saved.training["step"] == 6
+    assert all(weight.isfinite().all() for weight in saved.weights.values())
+
+
+def test_collapse_is_noticed(job):
+    net = TransformerNet(width=4, num_blocks=1)
+    learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
+    learner.check(2.0)
+    learner.check(9.0)
+    with pytest.raises(Diverged, match="50"):
+        learner.check(50.0)
+
+
+def test_accumulated_batches_are_one_step_of_many_images(job, tmp_path):
+    """Without the style, whose Gram matrix is of a batch, two batches of 1 equal one of 2."""
+    job["loss"] = LossSettings(**{**vars(SHALLOW), "style_weight": 0.0})
+    whole = train(**job)
+    job["output"] = tmp_path / "parts.pth"
+    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "batch_size": 1, "accumulation": 2})
+    parts = train(**job)
+    assert parts.training["images"] == whole.training["images"] == 12
+    for name, weight in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], weight, rtol=1e-3, atol=1e-3)
+
+
+def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path):
+    class Clock:  # report every step
+        now = 0.0
+
+        @classmethod
+        def perf_counter(cls):
+            cls.now += 2
+            return cls.now
+
+    def losses():
+        lines = (tmp_path / "style.jsonl").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
+
+    def stop(progress):
+        if progress.step == 5:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fast.training.time", Clock)
+        with pytest.raises(Stop):
+            train(**job, save_every=2, keep=2, callback=stop)
+        assert losses() == [1, 2, 3, 4, 5]
+        with (tmp_path / "style.jsonl").open("a") as file:
+            file.write('{"step": 6}\n')  # beyond the checkpoint, as after a crash
+        train(**job, save_every=2, keep=2, resume=True)
+    assert losses() == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in tmp_path.glob("style.step*.pth")) == [
+        "style.step5.pth",
+        "style.step6.pth",
+    ]
+    assert read_checkpoint(tmp_path / "style.step5.pth").training["step"] == 5
+    sheet = read_image(tmp_path / "style.preview.jpg").rgb
+    assert sheet.shape[-1] == 5 * TILE  # the photo, and steps 2, 4, 5, 6
+
+
+def test_finished_checkpoint_holds_figures_of_held_out_photos(job, photos):
+    for number in range(10):
+        write_image(photos / f"more{number}.png", smooth_image(40, 40, seed=number))
+    saved = train(**job)
+    assert saved.figures["photos"] == 1 and saved.figures["size"] == 64
+    weights = saved.loss["content_weight"], saved.loss["style_weight"]
+    total = weights[0] * saved.figures["content"] + weights[1] * saved.figures["style"]
+    assert saved.figures["total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_full_disk_keeps_the_last_checkpoint(job, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    train(**job)
+    good = job["output"].read_bytes()
+    monkeypatch.setattr("fast.record.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
         train(**job)
     assert job["output"].read_bytes() == good
 
 
 def test_crops_depend_on_seed_and_item_alone(photos):
-    paths = find_images(photos)
+    paths = find_photos(photos)
     crops = PhotoCrops(paths, always_32, seed=1)
-    assert crops[5].shape == (3, 32, 32)
-    assert torch.equal(crops[5], PhotoCrops(paths, always_32, seed=1)[5])
-    assert not torch.equal(crops[5], PhotoCrops(paths, always_32, seed=2)[5])
+    assert crops[5][0].shape == (3, 32, 32)
+    assert torch.equal(crops[5][0], PhotoCrops(paths, always_32, seed=1)[5][0])
+    assert not torch.equal(crops[5][0], PhotoCrops(paths, always_32, seed=2)[5][0])
 
 
 def test_crops_grow_from_the_first_size_to_the_last():
@@ -184,20 +285,20 @@ def test_crops_grow_from_the_first_size_to_the_last():
 def test_every_photo_comes_once_before_any_comes_again(tmp_path):
     for grey in range(5):
         write_image(tmp_path / f"{grey}.png", torch.full((1, 3, 40, 40), grey / 255))
-    crops = PhotoCrops(find_images(tmp_path), always_32)
-    orders = [[round(255 * crops[5 * e + i].mean().item()) for i in range(5)] for e in range(4)]
+    crops = PhotoCrops(find_photos(tmp_path), always_32)
+    orders = [[round(255 * crops[5 * e + i][0].mean().item()) for i in range(5)] for e in range(4)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     assert len(set(map(tuple, orders))) > 1
 
 
 def test_unreadable_photos_are_replaced_and_named(photos):
     (photos / "1.png").write_bytes(b"broken")
-    crops = PhotoCrops(find_images(photos), always_32)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for item in range(3):
-            assert crops[item].isfinite().all()
-    assert any("1.png" in str(warning.message) for warning in caught)
+    crops = PhotoCrops(find_photos(photos), always_32)
+    items = [crops[item] for item in range(3)]
+    assert all(crop.isfinite().all() for crop, _ in items)
+    assert [name for _, names in items for name in names] == [
+        "1.png is not an image: its content is of no image format that Pillow knows"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +357,7 @@ def test_interrupted_command_saves_and_resumes(job):
         ("--style", "none.jpg", "none.jpg"),
         ("--style", __file__, "not an image"),
         ("--data", "nowhere", "no such folder"),
+        ("--batch-size", "5", "4 photos to train on are fewer than the 5"),
         ("-o", "out.jpg", ".pth"),
         ("-o", "nowhere/out.pth", "no folder nowhere"),
         ("--steps", "0", "steps"),

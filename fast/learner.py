@@ -1,0 +1,149 @@
+"""The network in training with its optimisers: updates, state to save, and the way back."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import Adam
+
+from fast.muon import Muon
+from models.transformer_net import TransformerNet
+
+OPTIMIZERS = ("muon", "adam")
+MAX_RETRIES = 3
+COLLAPSE = 5.0  # times the lowest loss so far
+
+
+class Diverged(ArithmeticError):
+    """The loss is not finite, or far higher than it was."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps: linear warm-up, then a cosine to 0.
+
+    Args:
+        learning_rate: at its highest.
+        warmup_steps: steps until then.
+        steps: of the whole training.
+    """
+
+    learning_rate: float
+    warmup_steps: int
+    steps: int
+
+    def share(self, step: int) -> float:
+        """Of the learning rate, from 0 to 1."""
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        return warmup * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+class Learner:
+    """A network that is trained, its optimisers and their last good state.
+
+    Args:
+        net: on the CPU; it is moved to the accelerator's device.
+        schedule: of the learning rate.
+        accelerator: prepares network and optimisers.
+    """
+
+    def __init__(self, net: TransformerNet, schedule: Schedule, accelerator: Accelerator) -> None:
+        self.schedule = schedule
+        optimizers = make_optimizers(net, schedule.learning_rate)
+        self.net, *self.optimizers = accelerator.prepare(net, *optimizers)
+        self.bare_net: TransformerNet = accelerator.unwrap_model(self.net)
+        self.factor = 1.0  # of the learning rate; halved when the loss diverges
+        self.lowest = math.inf
+        self.retries = 0
+
+    def update(self, step: int) -> None:
+        """Step of the optimisers by the gradients that there are."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * self.schedule.share(step) * self.factor
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def check(self, loss: float) -> None:
+        """Diverged if a loss says that the training has gone wrong."""
+        if not math.isfinite(loss) or loss > COLLAPSE * self.lowest:
+            raise Diverged(f"the loss is {loss:.4g}, it was {self.lowest:.4g}")
+        self.lowest = min(self.lowest, loss)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights, and all else that the training goes on from; on the CPU, plain."""
+        states = {
+            name: plain(optimizer.state_dict())
+            for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True)
+        }
+        states |= {"factor": self.factor, "lowest": self.lowest}
+        return plain(self.bare_net.state_dict()), states
+
+    def load_state(self, weights: dict[str, Tensor], states: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.bare_net.load_state_dict(weights)
+        for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True):
+            optimizer.load_state_dict(states[name])
+        self.factor, self.lowest = states["factor"], states["lowest"]
+
+    def keep_as_good(self, step: int) -> None:
+        """Remember this state to go back to; Diverged if there is no good in it."""
+        weights, states = self.state()
+        if not all(weight.isfinite().all() for weight in weights.values()):
+            raise Diverged("the weights are no longer finite")
+        self.good_step, self.good = step, (weights, states)
+        self.retries = 0
+
+    def go_back(self, error: Diverged) -> int:
+        """Return to the last good state with half the learning rate.
+
+        Returns:
+            The step of that state.
+
+        Raises:
+            FloatingPointError: it has happened too often since then.
+        """
+        self.retries += 1
+        if self.retries > MAX_RETRIES:
+            raise FloatingPointError(
+                f"{error}, after {MAX_RETRIES} attempts with smaller steps; the last good "
+                "checkpoint is kept"
+            )
+        factor = self.factor / 2
+        self.load_state(*self.good)
+        self.factor = factor
+        warnings.warn(
+            f"{error}; back to step {self.good_step} with {factor:g} of the learning rate",
+            stacklevel=2,
+        )
+        return self.good_step
+
+
+def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the convolutions that a normalisation follows, Adam for all else; see OPTIMIZERS.
+
+    No gradient is clipped: a step of Muon has its length whatever the gradient's, and Adam's has
+    nearly.
+    """
+    normalised, others = [], []
+    for name, weight in net.named_parameters():
+        is_normalised = weight.ndim == 4 and not name.startswith("to_rgb")
+        (normalised if is_normalised else others).append(weight)
+    optimizers = [Muon(normalised, lr=learning_rate), Adam(others, lr=learning_rate / 15)]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def plain(value: Any) -> Any:
+    """Nested tuples as lists and tensors on the CPU, copied, as a checkpoint stores them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,101 @@
+"""What a training leaves on the disk: checkpoints, a sheet of previews, a file of losses."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fast.evaluate import evaluate, mean
+from fast.stylize import stylize
+from media import read_image, write_atomically, write_image
+from models.checkpoint import Checkpoint
+from models.losses import PerceptualLoss
+from models.transformer_net import TransformerNet
+
+TILE = 192  # px: side of a picture in the sheet
+MAX_ROWS, MAX_COLUMNS = 4, 12
+
+
+class Record:
+    """The files of a training, all named after its output.
+
+    `NAME.pth` is the latest checkpoint, `NAME.step500.pth` one that is kept; `NAME.jsonl` has a
+    line of losses for every report; `NAME.preview.jpg` shows in its first column photos that are
+    not trained on, and in each further one their paintings at a checkpoint.
+
+    Args:
+        output: the checkpoint's file.
+        images: (1, 3, H, W) photos for preview and final figures.
+        first_step: where the training goes on; 0 begins new files.
+        keep: checkpoints to keep beside the latest.
+    """
+
+    def __init__(
+        self, output: Path, images: Sequence[Tensor], *, first_step: int, keep: int
+    ) -> None:
+        self.output = output
+        self.images = images
+        self.keep = keep
+        self.losses = output.with_suffix(".jsonl")
+        self.sheet = output.with_suffix(".preview.jpg")
+        # Drop what an earlier training left, and lines beyond the step that this one goes on from.
+        lines = self.losses.read_text().splitlines() if first_step and self.losses.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+        write_atomically(self.losses, "".join(f"{line}\n" for line in kept).encode())
+        if first_step == 0:
+            self.sheet.unlink(missing_ok=True)
+
+    def log(self, values: dict[str, float]) -> None:
+        """Add a line of losses."""
+        with self.losses.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def save(self, checkpoint: Checkpoint, net: TransformerNet) -> None:
+        """Write the checkpoint and show what the network paints by now."""
+        content = checkpoint.to_bytes()
+        write_atomically(self.output, content)
+        if self.keep:
+            name = self.output.with_suffix(f".step{checkpoint.training['step']}.pth")
+            write_atomically(name, content)
+            for old in self._kept()[: -self.keep]:
+                old.unlink()
+        self._extend_sheet(net)
+
+    def final_figures(self, net: TransformerNet, loss: PerceptualLoss) -> dict[str, Any]:
+        """Means over the photos, as `python -m fast.evaluate` measures them, without L-BFGS."""
+        figures = asdict(mean([evaluate(net, loss, image) for image in self.images]))
+        known = {name: value for name, value in figures.items() if not math.isnan(value)}
+        return known | {"photos": len(self.images), "size": max(self.images[0].shape)}
+
+    def _kept(self) -> list[Path]:
+        """Kept checkpoints, the oldest first."""
+        found = self.output.parent.glob(f"{self.output.stem}.step*.pth")
+        return sorted(found, key=lambda path: int(path.suffixes[-2].removeprefix(".step")))
+
+    def _extend_sheet(self, net: TransformerNet) -> None:
+        photos = self.images[:MAX_ROWS]
+        columns = [_column([stylize(net, photo).cpu() for photo in photos])]
+        if self.sheet.exists():
+            photos_column, *earlier = read_image(self.sheet).rgb.split(TILE, dim=-1)
+        else:
+            photos_column, earlier = _column(photos), []
+        columns = [photos_column, *(earlier + columns)[1 - MAX_COLUMNS :]]
+        write_image(self.sheet, torch.cat(columns, dim=-1))
+
+
+def _column(pictures: Sequence[Tensor]) -> Tensor:
+    """The middles of pictures as tiles, one below the other."""
+    tiles = []
+    for picture in pictures:
+        height, width = picture.shape[-2:]
+        side = min(height, width)
+        y, x = (height - side) // 2, (width - side) // 2
+        middle = picture[..., y : y + side, x : x + side]
+        tiles.append(F.interpolate(middle, (TILE, TILE), mode="bicubic", antialias=True))
+    return torch.cat(tiles, dim=-2)

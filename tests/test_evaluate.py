@@ -1,0 +1,80 @@
+import json
+import math
+
+import pytest
+import torch
+
+from fast import evaluate as cli_module
+from fast.evaluate import evaluate, instability, iterations_to_reach
+from fast.training import TrainingSettings, train
+from media import write_image
+from models.checkpoint import read_checkpoint
+from models.losses import LossSettings, PerceptualLoss
+from tests.conftest import smooth_image
+
+SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
+
+
+class Identity(torch.nn.Module):
+    device = torch.device("cpu")
+
+    def forward(self, image):
+        return image
+
+
+@pytest.fixture
+def loss():
+    return PerceptualLoss(SHALLOW, [smooth_image(40, 40, seed=5)])
+
+
+def test_the_photo_itself_has_no_content_loss_and_takes_no_iterations(loss):
+    figures = evaluate(Identity(), loss, smooth_image(32, 48), limit=3)
+    assert figures.content == 0 and figures.total == pytest.approx(10 * figures.style)
+    assert figures.from_content == 1  # the start itself
+    assert figures.from_noise == math.inf or figures.from_noise > 1
+
+
+def test_iterations_count_until_the_loss_is_reached(loss):
+    content = smooth_image(32, 32)
+    with torch.no_grad():
+        start = loss(content, loss.content_targets(content)).total.item()
+    few, more = (
+        iterations_to_reach(share * start, content, content, loss, 40) for share in (0.7, 0.4)
+    )
+    assert 1 < few < more < math.inf
+    assert iterations_to_reach(0.0, content, content, loss, 3) == math.inf
+
+
+def test_instability_is_that_of_the_noise_for_a_network_that_only_copies():
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    # The mean of |x| for a normal x of deviation 2 is 2 * sqrt(2 / pi).
+    assert instability(Identity(), grey) == pytest.approx(2 * math.sqrt(2 / math.pi), rel=0.05)
+
+
+def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
+    from accelerate import Accelerator
+
+    write_image(tmp_path / "style.png", smooth_image(48, 48, seed=7))
+    settings = TrainingSettings(
+        steps=1, batch_size=1, image_size=32, style_size=48, width=4, num_blocks=1
+    )
+    model = tmp_path / "model.pth"
+    train(
+        tmp_path / "style.png",
+        photos,
+        model,
+        settings=settings,
+        loss=SHALLOW,
+        accelerator=Accelerator(cpu=True),
+    )
+    arguments = ["--model", model, "--data", photos, "--size", "40", "--limit", "2", "--write"]
+    arguments += ["--style", tmp_path / "style.png", "--json", tmp_path / "figures.json"]
+    code, out, _ = run(cli_module, *arguments)
+    assert code == 0 and "| 0.png |" in out and "median" in out
+    report = json.loads((tmp_path / "figures.json").read_text())["model.pth"]
+    assert len(report["photos"]) == 3
+    assert read_checkpoint(model).figures["total"] == report["mean"]["total"]
+
+    write_image(tmp_path / "style.png", smooth_image(48, 48, seed=8))
+    code, _, err = run(cli_module, *arguments)
+    assert code == 2 and "not the picture" in err
