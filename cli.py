@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.device import PRECISIONS
+from models.losses import LossSettings, style_weight
 
 Settings = TypeVar("Settings")
 
@@ -41,6 +42,25 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) ->
             metavar=_metavar(setting.name, setting.default),
             help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
         )
+
+
+def add_loss_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of LossSettings, and --strength in the place of --style-weight."""
+    add_settings(parser, LossSettings, "losses")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="0...1",
+        help="how much style, about the same for every painting: the style weight is 100 to the "
+        "power of it (default: as --style-weight says)",
+    )
+
+
+def loss_from(args: argparse.Namespace) -> LossSettings:
+    """The losses that the flags of add_loss_flags ask for."""
+    if args.strength is not None:
+        args.style_weight = style_weight(args.strength)
+    return settings_from(args, LossSettings)
 
 
 def add_device_flags(parser: argparse.ArgumentParser) -> None:

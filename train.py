@@ -20,7 +20,9 @@ import cli
 from fast.training import TrainingProgress, TrainingSettings, train
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
-from models.losses import LossSettings
+
+# A glance at a style in some five minutes on two CPU cores.
+QUICK = {"steps": 400, "image_size": 160}
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,8 +49,14 @@ def parse_args() -> argparse.Namespace:
     files.add_argument("--artist", default="", help="its artist")
     files.add_argument("--licence", default="", help="its licence")
     cli.add_settings(parser, TrainingSettings, "training")
-    cli.add_settings(parser, LossSettings, "losses")
+    cli.add_loss_flags(parser)
     run = parser.add_argument_group("running")
+    run.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a glance at a style in minutes: {QUICK['steps']} steps with crops of up to "
+        f"{QUICK['image_size']} px, unless said otherwise",
+    )
     run.add_argument(
         "--init-from", type=Path, metavar="FILE.pth", help="start from another style's weights"
     )
@@ -90,6 +98,8 @@ def parse_args() -> argparse.Namespace:
         "--tensorboard", type=Path, metavar="DIR", help="write the losses for TensorBoard there"
     )
     run.add_argument("--quiet", action="store_true", help="no progress bar")
+    if parser.parse_args().quick:
+        parser.set_defaults(**QUICK)
     return parser.parse_args()
 
 
@@ -103,7 +113,7 @@ def main() -> int:
         remedy="go on with it by --resume, or replace it by --force",
     )
     settings = cli.settings_from(args, TrainingSettings)
-    loss = cli.settings_from(args, LossSettings)
+    loss = cli.loss_from(args)
 
     keep_pages()
     device = pick_device("cpu" if args.cpu else None)

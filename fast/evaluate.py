@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import cli
 from fast.photos import Photo, find_photos
+from fast.stability import change_when_moved
 from fast.stylize import find_model, load, stylize
 from media import decode_image, read_image, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
@@ -115,12 +116,10 @@ def iterations_to_reach(
 
 @torch.no_grad()
 def instability(net: TransformerNet, image: Tensor) -> float:
-    """Mean change in grey levels under a shift by a pixel and noise of 2 grey levels."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(image.shape, generator=generator).to(image.device) * (2 / 255)
-    first = stylize(net, image)
-    moved = stylize(net, (image + noise).clamp(0, 1)[..., 1:, 1:])
-    return 255 * (first[..., 1:, 1:] - moved).abs().mean().item()
+    """Mean change in grey levels under a shift by a pixel both ways and noise of 2 grey levels."""
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    change = change_when_moved(net, image, net(image), (1, 1), noise.to(image.device))
+    return 255 * change.abs().mean().item()
 
 
 def mean(figures: Sequence[Figures]) -> Figures:

@@ -130,6 +130,7 @@ def _photos_in_rows(name: str, files: Sequence[Path] | None) -> list[Photo]:
         raise ValueError(
             "parquet files and data sets of a hub need: pip install datasets"
         ) from None
+    shown = files[0] if files else f"hf:{name}"
     try:
         if files:
             rows = datasets.load_dataset(name, data_files=[str(f) for f in files], split="train")
@@ -138,10 +139,10 @@ def _photos_in_rows(name: str, files: Sequence[Path] | None) -> list[Photo]:
             rows = parts.get("train", next(iter(parts.values())))
     except Exception as error:  # of the network, the file system, the parsers of many formats
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"--data {files[0] if files else name}: {reason}") from error
+        raise ValueError(f"--data {shown}: {reason}") from error
     columns = [c for c, kind in rows.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
-        raise ValueError(f"--data {files[0] if files else name}: no column of images in {', '.join(rows.features)}")
+        raise ValueError(f"--data {shown}: no images in its columns {', '.join(rows.features)}")
     rows = rows.cast_column(columns[0], datasets.Image(decode=False))
     return [RowPhoto(f"row {index}", rows, columns[0], index) for index in range(len(rows))]
 

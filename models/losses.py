@@ -47,6 +47,25 @@ def total_variation(image: Tensor) -> Tensor:
     return sum(d.square().mean() for d in (rows, columns) if d.numel())
 
 
+# Layers that hold the content: the earlier, the more of its detail is kept.
+CONTENT_PRESETS = {
+    "fine": ("relu2_2", "relu3_3"),
+    "balanced": ("relu3_3", "relu4_2"),
+    "bold": ("relu4_2",),
+}
+
+
+def style_weight(strength: float) -> float:
+    """The style weight of a strength between 0 (a tinge) and 1 (little but style), 0.5 the default.
+
+    Because the losses are relative to the style image's own features, a strength looks about the
+    same for every painting.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be between 0 and 1, not {strength}")
+    return 100.0**strength
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
     """What to compare and how much it counts.
@@ -56,7 +75,8 @@ class LossSettings:
 
     Args:
         vgg: loss network, "original" or "torchvision".
-        content_layers: layers whose features are compared with the content image's.
+        content_layers: layers whose features are compared with the content image's, or "fine"
+            (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
         style_layers: layers whose Gram matrices are compared with the style image's.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.
@@ -67,15 +87,18 @@ class LossSettings:
     """
 
     vgg: str = "original"
-    content_layers: tuple[str, ...] = ("relu3_3", "relu4_2")
+    content_layers: tuple[str, ...] = CONTENT_PRESETS["balanced"]
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     content_weight: float = 1.0
-    style_weight: float = 10.0
+    style_weight: float = style_weight(0.5)
     tv_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("content_layers", "style_layers"):
-            object.__setattr__(self, name, check_layers(getattr(self, name)))
+        content_layers = self.content_layers
+        if len(content_layers) == 1:
+            content_layers = CONTENT_PRESETS.get(content_layers[0], content_layers)
+        object.__setattr__(self, "content_layers", check_layers(content_layers))
+        object.__setattr__(self, "style_layers", check_layers(self.style_layers))
         for name in ("content_weight", "style_weight", "tv_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")

@@ -16,7 +16,6 @@ from tqdm import tqdm
 import cli
 from media import check_format, read_image, write_image
 from models.device import keep_pages, pick_device, pick_precision
-from models.losses import LossSettings
 from slow.stylize import Iterate, stylize
 
 
@@ -77,7 +76,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="of the noise (default: %(default)s)",
     )
-    cli.add_settings(parser, LossSettings, "losses")
+    cli.add_loss_flags(parser)
     cli.add_device_flags(parser)
     return parser.parse_args()
 
@@ -95,7 +94,7 @@ def main() -> int:
     if any(args.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {args.output} is one of the inputs")
     cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
-    loss = cli.settings_from(args, LossSettings)
+    loss = cli.loss_from(args)
 
     keep_pages()
     device = pick_device(args.device)

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from models.losses import LossSettings, PerceptualLoss, gram_matrix, total_variation
+from models.losses import (
+    LossSettings,
+    PerceptualLoss,
+    gram_matrix,
+    style_weight,
+    total_variation,
+)
 from models.vgg import VGG19Features
 from tests.conftest import smooth_image
 
@@ -126,6 +132,18 @@ def test_style_blend_is_between_its_styles():
 def test_unfit_blend_is_refused(blend):
     with pytest.raises(ValueError, match="style_blend"):
         PerceptualLoss(LossSettings(**SHALLOW), [torch.rand(1, 3, 32, 32)] * 2, style_blend=blend)
+
+
+def test_content_layers_have_presets():
+    assert LossSettings(content_layers=("fine",)).content_layers == ("relu2_2", "relu3_3")
+    assert LossSettings() == LossSettings(content_layers=("balanced",))
+
+
+def test_strength_is_a_style_weight():
+    assert LossSettings().style_weight == style_weight(0.5) == 10
+    assert style_weight(0) == 1 and style_weight(1) == 100
+    with pytest.raises(ValueError, match="strength"):
+        style_weight(1.5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -331,6 +332,40 @@ def test_command_trains_prints_the_path_and_resumes(run, job):
     assert code == 2 and "--resume" in err
     code, out, _ = run(train_cli, *arguments, "--cpu", "--resume")
     assert code == 0 and out
+
+
+def test_strength_stability_and_a_quick_run(run, job):
+    arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], "--cpu"]
+    arguments += [*TINY, *LAYERS, "--quick", "--strength", "0.75", "--stability", "50"]
+    code, _, _ = run(train_cli, *arguments)
+    saved = read_checkpoint(job["output"])
+    assert code == 0 and saved.loss["style_weight"] == pytest.approx(100**0.75)
+    assert saved.training["stability"] == 50
+    assert saved.training["steps"] == 2  # what is said counts more than --quick
+
+
+def test_two_processes_equal_one_that_accumulates_their_batches(job, tmp_path):
+    command = ["--style", job["style"], "--data", job["data"], *TINY, *LAYERS, "--cpu", "--quiet"]
+    runs = {
+        "one.pth": [sys.executable, "train.py", "--accumulation", "2"],
+        "two.pth": [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+            *("--master_port", "0", "train.py"),
+        ],
+    }
+    for name, start in runs.items():
+        subprocess.run(
+            [*map(str, [*start, *command, "-o", tmp_path / name])],
+            cwd=SAMPLES.parent,
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    one, two = (read_checkpoint(tmp_path / name) for name in runs)
+    assert one.training["images"] == two.training["images"] == 4
+    assert two.training["processes"] == 2
+    for name, weight in one.weights.items():
+        torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=1e-3)
 
 
 def test_interrupted_command_saves_and_resumes(job):
