@@ -350,7 +350,7 @@ def test_two_processes_equal_one_that_accumulates_their_batches(job, tmp_path):
         "one.pth": [sys.executable, "train.py", "--accumulation", "2"],
         "two.pth": [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--master_port", "0", "train.py"),
+            *("--standalone", "train.py"),
         ],
     }
     for name, start in runs.items():
