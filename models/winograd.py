@@ -66,13 +66,13 @@ def winograd_conv3x3(
     """A 3x3 convolution of stride 1; 2e-6 relative error beside the direct one.
 
     Args:
-        x: (B, H, W, I) float32 on the CPU.
+        x: (B, I, H, W) float32 on the CPU, best channels-last.
         kernel: (36, I, O) from `winograd_kernel`.
         bias: (O,) or None.
         padding: zeros around the image in px.
 
     Returns:
-        (B, H + 2 * padding - 2, W + 2 * padding - 2, O).
+        (B, O, H + 2 * padding - 2, W + 2 * padding - 2), channels-last.
     """
     return _from_products(_transform_input(x, padding) @ kernel, bias, _output_size(x, padding))
 
@@ -87,9 +87,7 @@ class FrozenWinogradConv(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        x = _FrozenWinogradConv.apply(x, self.kernel, self.gradient_kernel, self.bias)
-        return x.permute(0, 3, 1, 2)
+        return _FrozenWinogradConv.apply(x, self.kernel, self.gradient_kernel, self.bias)
 
 
 class _FrozenWinogradConv(torch.autograd.Function):
@@ -105,7 +103,7 @@ class _FrozenWinogradConv(torch.autograd.Function):
 
 def learned_winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve (B, I, H, W) without padding with trainable weights (O, I, 3, 3)."""
-    return _LearnedWinogradConv.apply(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+    return _LearnedWinogradConv.apply(x, weight)
 
 
 class _LearnedWinogradConv(torch.autograd.Function):
@@ -127,7 +125,7 @@ class _LearnedWinogradConv(torch.autograd.Function):
 
 
 def _output_size(x: Tensor, padding: int) -> tuple[int, int, int]:
-    batch, height, width, _ = x.shape
+    batch, _, height, width = x.shape
     return batch, height + 2 * padding - 2, width + 2 * padding - 2
 
 
@@ -137,12 +135,12 @@ def _num_blocks(size: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def _transform_input(x: Tensor, padding: int) -> Tensor:
-    """(B, H, W, I) -> (36, blocks, I)."""
-    batch, height, width, channels = x.shape
+    """(B, I, H, W) -> (36, blocks, I)."""
+    batch, channels, height, width = x.shape
     rows, columns = _num_blocks(_output_size(x, padding))
     below, right = 4 * rows + 2 - padding - height, 4 * columns + 2 - padding - width
     padded = x.new_empty(batch, padding + height + below, padding + width + right, channels)
-    padded[:, padding : padding + height, padding : padding + width] = x
+    padded[:, padding : padding + height, padding : padding + width] = x.permute(0, 2, 3, 1)
     for border in (padded[:, :padding], padded[:, padding + height :]):
         border.zero_()
     for border in (padded[:, :, :padding], padded[:, :, padding + width :]):
@@ -153,25 +151,28 @@ def _transform_input(x: Tensor, padding: int) -> Tensor:
 
 
 def _from_products(x: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> Tensor:
-    """(36, blocks, O) -> (B, H, W, O); changes x."""
+    """(36, blocks, O) -> (B, O, H, W) channels-last; changes x."""
     batch, height, width = size
     rows, columns = _num_blocks(size)
     if bias is not None:
         x[_ALL_ONES] += bias
-    x = _OUTPUT_2D @ x.view(36, -1)
-    x = x.view(4, 4, batch, rows, columns, -1).permute(
-        2, 3, 0, 4, 1, 5
-    )  # (B, rows, 4, columns, 4, O)
-    x = x.reshape(batch, 4 * rows, 4 * columns, -1)
-    is_whole = (4 * rows, 4 * columns) == (height, width)
-    # A copy in any case, never a view: what follows may work in place.
-    return x if is_whole else x[:, :height, :width].clone()
+    x = (_OUTPUT_2D @ x.view(36, -1)).view(4, 4, batch, rows, columns, -1)
+    x = x.permute(2, 5, 3, 0, 4, 1)  # (B, O, rows, 4, columns, 4)
+    # A tensor of its own and no view: autograd takes long ways round a view that is changed in
+    # place, as by the ReLU that follows.
+    whole = torch.empty(
+        (batch, x.shape[1], 4 * rows, 4 * columns), memory_format=torch.channels_last
+    )
+    whole.unflatten(2, (rows, 4)).unflatten(4, (columns, 4)).copy_(x)
+    if (4 * rows, 4 * columns) == (height, width):
+        return whole
+    return whole[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 def _to_products(grad: Tensor) -> Tensor:
-    """The transpose of `_from_products`: (B, H, W, O) -> (36, blocks, O)."""
-    batch, height, width, channels = grad.shape
+    """The transpose of `_from_products`: (B, O, H, W) -> (36, blocks, O)."""
+    batch, channels, height, width = grad.shape
     rows, columns = _num_blocks((batch, height, width))
-    grad = F.pad(grad, (0, 0, 0, 4 * columns - width, 0, 4 * rows - height))
+    grad = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, 4 * columns - width, 0, 4 * rows - height))
     grad = grad.reshape(batch, rows, 4, columns, 4, channels).permute(2, 4, 0, 1, 3, 5)
     return (_OUTPUT_2D.T @ grad.reshape(16, -1)).view(36, -1, channels)
