@@ -28,7 +28,7 @@ class Checkpoint:
         style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.
         training: the TrainingSettings, and what they came to: step, images seen, hardware.
-        figures: measured quality; see benchmarks/quality.py.
+        figures: measured quality; see fast/evaluate.py.
         resume_state: the optimiser's state in an unfinished training; empty once it is complete.
     """
 

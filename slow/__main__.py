@@ -2,7 +2,7 @@
 quality.
 
     python -m slow samples/photos/rocket.jpg samples/starry_night.jpg -o painted.png
-    python -m slow photo.jpg style.jpg -o painted.png --size 768 --steps 500 --style-weight 60
+    python -m slow photo.jpg style.jpg -o painted.png --size 768 --steps 500 --strength 0.6
 
 Ctrl-C ends the run and saves the best image so far.
 """

@@ -11,10 +11,6 @@ from torch import Tensor
 
 from models.losses import LossSettings, PerceptualLoss
 
-# L-BFGS bounds its first step and the curvature it accepts by absolute numbers; they suit losses
-# around 1.
-LOSS_SCALE = 1.0
-
 
 @dataclass(frozen=True)
 class Iterate:
@@ -89,8 +85,7 @@ def stylize(
         nonlocal num_evaluations, lowest, best
         image.grad = None
         terms = perceptual_loss(image, targets)
-        scaled = terms.total * LOSS_SCALE
-        scaled.backward()
+        terms.total.backward()
         num_evaluations += 1
         values = [value.item() for value in (terms.total, terms.content, terms.style, terms.tv)]
         if not math.isfinite(values[0]):
@@ -99,7 +94,7 @@ def stylize(
             lowest, best = values[0], image.detach().clamp(0, 1)
         if callback:
             callback(Iterate(num_evaluations, *values, best))
-        return scaled.detach()
+        return terms.total.detach()
 
     try:
         while num_evaluations < steps:
