@@ -92,14 +92,22 @@ def positive_int(text: str) -> int:
     return value
 
 
-def check_output(path: Path, *, exists_ok: bool, remedy: str) -> None:
+def not_negative(text: str) -> int:
+    """An argparse type: an integer of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
+    return value
+
+
+def check_output(path: Path, *, exists_ok: bool, remedy: str, flag: str = "-o") -> None:
     """ValueError unless a file can be written; the remedy is what to do if there is one."""
     if not path.parent.is_dir():
-        raise ValueError(f"-o {path}: there is no folder {path.parent}")
+        raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"-o {path}: no file can be written there")
+        raise ValueError(f"{flag} {path}: no file can be written there")
     if path.exists() and not exists_ok:
-        raise ValueError(f"-o {path} exists; {remedy}")
+        raise ValueError(f"{flag} {path} exists; {remedy}")
 
 
 def say(message: str) -> None:

@@ -14,6 +14,7 @@ import signal
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available
 from tqdm import tqdm
 
 import cli
@@ -69,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     )
     run.add_argument(
         "--keep",
-        type=int,
+        type=cli.not_negative,
         default=defaults["keep"],
         metavar="N",
         help="checkpoints to keep beside the latest (default: %(default)s)",
@@ -89,7 +90,7 @@ def parse_args() -> argparse.Namespace:
     )
     run.add_argument(
         "--workers",
-        type=int,
+        type=cli.not_negative,
         default=max(1, min(8, (os.cpu_count() or 1) // 2)),
         metavar="N",
         help="processes that read photos (default: %(default)s)",
@@ -107,11 +108,14 @@ def main() -> int:
     args = parse_args()
     if args.output.suffix != ".pth":
         raise ValueError(f"-o {args.output}: the name must end in .pth")
-    cli.check_output(
-        args.output,
-        exists_ok=args.resume or args.force,
-        remedy="go on with it by --resume, or replace it by --force",
-    )
+    for suffix in (".pth", ".jsonl", ".preview.jpg"):
+        cli.check_output(
+            args.output.with_suffix(suffix),
+            exists_ok=args.resume or args.force,
+            remedy="go on with it by --resume, or replace it by --force",
+        )
+    if args.tensorboard and not is_tensorboard_available():
+        raise ValueError("--tensorboard needs: pip install tensorboard")
     settings = cli.settings_from(args, TrainingSettings)
     loss = cli.loss_from(args)
 

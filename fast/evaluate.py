@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +37,7 @@ from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
 
 SAMPLES = Path(__file__).parents[1] / "samples"
+MIN_SIDE = 16  # px, for the deepest layer of the losses
 
 
 @dataclass(frozen=True)
@@ -133,19 +134,29 @@ def mean(figures: Sequence[Figures]) -> Figures:
     return Figures(**means)
 
 
-def read_photos(photos: Sequence[Photo], size: int) -> dict[str, Tensor]:
+def read_photos(
+    photos: Iterable[Photo], size: int, *, count: int | None = None
+) -> dict[str, Tensor]:
     """Photos (1, 3, H, W) by name, each scaled to a longer side of `size` px.
 
-    One that cannot be read is left out with a warning; ValueError if none can.
+    The first `count` that can be read; one that cannot is left out with a warning. ValueError if
+    none can.
     """
-    images = {}
+    images, failure = {}, None
     for photo in photos:
+        if len(images) == count:
+            break
         try:
             images[photo.name] = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
+            height, width = images[photo.name].shape[-2:]
+            if min(height, width) < MIN_SIDE:
+                del images[photo.name]
+                raise ValueError(f"{photo.name} is too thin: {width}x{height} px at {size} px")
         except (OSError, ValueError) as error:
+            failure = error
             warnings.warn(f"photo left out: {error}", stacklevel=2)
     if not images:
-        raise ValueError(f"none of the photos can be read, {photos[0].name} neither")
+        raise ValueError(f"none of the photos can be read: {failure}")
     return images
 
 
@@ -159,6 +170,10 @@ def make_loss(checkpoint: Checkpoint, style: Path) -> PerceptualLoss:
 
 def main() -> int:
     args = parse_args()
+    if args.json:
+        cli.check_output(
+            args.json, flag="--json", exists_ok=args.force, remedy="replace it by --force"
+        )
     keep_pages()
     photos = read_photos(find_photos(args.data, limit=args.data_limit), args.size)
     report = {}
@@ -179,22 +194,17 @@ def main() -> int:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         memory /= 2**20 if sys.platform == "darwin" else 2**10
         print(f"\npeak memory of this process: {memory:.0f} MB")
-        report[path.name] = {
-            "size": args.size,
-            "mean": asdict(means),
-            "least_from_noise": min(row.from_noise for row in rows.values()),
-            "photos": {name: asdict(row) for name, row in rows.items()},
+        least = min(row.from_noise for row in rows.values())
+        figures = {**asdict(means), "least_from_noise": least, "size": args.size}
+        report[str(path)] = {
+            **_finite(figures),
+            "photos": {name: _finite(asdict(row)) for name, row in rows.items()},
         }
         if args.write:
-            least = report[path.name]["least_from_noise"]
-            checkpoint.figures = asdict(means) | {
-                "photos": len(rows),
-                "size": args.size,
-                "least_from_noise": least,
-            }
+            checkpoint.figures = {**figures, "photos": len(rows)}
             write_atomically(path, checkpoint.to_bytes())
     if args.json:
-        write_atomically(args.json, json.dumps(report, indent=2).encode())
+        write_atomically(args.json, json.dumps(report, indent=2, allow_nan=False).encode())
     return cli.OK
 
 
@@ -223,14 +233,20 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--limit",
-        type=int,
+        type=cli.not_negative,
         default=100,
         metavar="N",
         help="most iterations of L-BFGS, 0 for none (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing --json file")
     parser.add_argument("--write", action="store_true", help="store the means in the checkpoint")
     return parser.parse_args()
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _row(name: str, figures: Figures) -> str:

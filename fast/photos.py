@@ -3,7 +3,6 @@
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,8 +51,9 @@ class ZipPhoto:
     def read(self) -> bytes:
         try:
             return _open_zip(self.path, os.getpid()).read(self.name)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise ValueError(f"{self.name} in {self.path}: {error}") from error
+        except Exception as error:  # each method of compression has errors of its own
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{self.name} in {self.path}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,12 @@ class RowPhoto:
     index: int
 
     def read(self) -> bytes:
-        image = self.rows[self.index][self.column]
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        image = self.rows[self.index][self.column] or {}
+        if image.get("bytes") is not None:
+            return image["bytes"]
+        if image.get("path") is not None:
+            return Path(image["path"]).read_bytes()
+        raise ValueError(f"{self.name} holds no image")
 
 
 def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo]:
@@ -106,19 +110,20 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
 
 
 def _photos_in_archive(path: Path) -> list[Photo]:
-    if zipfile.is_zipfile(path):
-        names = _open_zip(path, os.getpid()).namelist()
-        return [ZipPhoto(name, path) for name in names if _is_image(name)]
     try:
+        if zipfile.is_zipfile(path):
+            names = _open_zip(path, os.getpid()).namelist()
+            return [ZipPhoto(name, path) for name in names if _is_image(name)]
         with tarfile.open(path, "r:") as archive:
             return [
                 FilePhoto(member.name, path, member.offset_data, member.size)
                 for member in archive
                 if member.isfile() and _is_image(member.name)
             ]
-    except tarfile.TarError:
+    except (tarfile.TarError, zipfile.BadZipFile):
         raise ValueError(
-            f"--data {path} is neither a zip nor a plain tar archive; unpack it if it is compressed"
+            f"--data {path} is no zip or plain tar archive, or a damaged one; a compressed tar "
+            "archive has to be unpacked"
         ) from None
 
 

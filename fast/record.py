@@ -46,7 +46,7 @@ class Record:
         self.sheet = output.with_suffix(".preview.jpg")
         # Drop what an earlier training left, and lines beyond the step that this one goes on from.
         lines = self.losses.read_text().splitlines() if first_step and self.losses.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+        kept = [line for line in lines if _step(line) <= first_step]
         write_atomically(self.losses, "".join(f"{line}\n" for line in kept).encode())
         if first_step == 0:
             self.sheet.unlink(missing_ok=True)
@@ -75,18 +75,33 @@ class Record:
 
     def _kept(self) -> list[Path]:
         """Kept checkpoints, the oldest first."""
-        found = self.output.parent.glob(f"{self.output.stem}.step*.pth")
-        return sorted(found, key=lambda path: int(path.suffixes[-2].removeprefix(".step")))
+        steps = {}
+        for path in self.output.parent.glob(f"{self.output.stem}.step*.pth"):
+            step = path.name.removeprefix(f"{self.output.stem}.step").removesuffix(".pth")
+            if step.isdecimal():
+                steps[path] = int(step)
+        return sorted(steps, key=steps.get)
 
     def _extend_sheet(self, net: TransformerNet) -> None:
         photos = self.images[:MAX_ROWS]
         columns = [_column([stylize(net, photo).cpu() for photo in photos])]
-        if self.sheet.exists():
-            photos_column, *earlier = read_image(self.sheet).rgb.split(TILE, dim=-1)
-        else:
-            photos_column, earlier = _column(photos), []
+        photos_column, earlier = _column(photos), []
+        try:
+            sheet = read_image(self.sheet).rgb
+        except (OSError, ValueError):  # there is none yet, or none that can be continued
+            sheet = photos_column
+        if sheet.shape[-2] == photos_column.shape[-2]:
+            photos_column, *earlier = sheet.split(TILE, dim=-1)
         columns = [photos_column, *(earlier + columns)[1 - MAX_COLUMNS :]]
         write_image(self.sheet, torch.cat(columns, dim=-1))
+
+
+def _step(line: str) -> float:
+    """Of a line of losses; infinite for one that was cut off while it was written."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf
 
 
 def _column(pictures: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -81,8 +82,10 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if self.seed < 0 or self.warmup_steps < 0:
-            raise ValueError("seed and warmup_steps must be 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
         if not 0 <= self.stability < math.inf:
             raise ValueError(f"stability must be 0 or more, not {self.stability}")
 
@@ -182,7 +185,7 @@ def train(
         loss=plain(asdict(loss)),
         training={
             **asdict(settings),
-            "data": _sha256(names.encode()),
+            "data": _sha256(names.encode(errors="surrogateescape")),
             "init_from": _sha256(init_from.read_bytes()) if init_from else "",
             "mixed_precision": accelerator.mixed_precision,
             "processes": accelerator.num_processes,
@@ -208,7 +211,8 @@ def train(
     crops = PhotoCrops(photos, partial(crop_size, settings, global_batch), seed=settings.seed)
     record = None
     if accelerator.is_main_process:
-        images = read_photos(held_out or photos[:1], 2 * settings.image_size)
+        candidates = [*held_out, *photos]
+        images = read_photos(candidates, 2 * settings.image_size, count=max(1, num_held_out))
         record = Record(output, list(images.values()), first_step=step, keep=keep)
     unreadable: set[str] = set()
 
@@ -238,6 +242,7 @@ def train(
                 sampler=range(step * global_batch, settings.steps * global_batch),
                 num_workers=num_workers,
                 collate_fn=collate,
+                worker_init_fn=_leave_interrupts_to_the_main_process,
                 pin_memory=device.type == "cuda",
             )
             clock = Clock(global_batch)
@@ -319,12 +324,17 @@ class Clock:
         return progress
 
 
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
     """Side of an item's crop in px: from first_size to image_size with the square of the time."""
     first = min(settings.first_size, settings.image_size)
     progress = item // global_batch / settings.steps
-    grown = (settings.image_size - first) * progress**2
-    return first + SIZE_STEP * round(grown / SIZE_STEP)
+    lacking = (settings.image_size - first) * (1 - progress**2)
+    return max(first, settings.image_size - SIZE_STEP * round(lacking / SIZE_STEP))
 
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:

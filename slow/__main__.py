@@ -105,11 +105,13 @@ def main() -> int:
         init = read_image(init).rgb
 
     latest: Iterate | None = None
-    bar = tqdm(total=args.steps, disable=args.quiet, unit="step")
+    bar = None
 
     def report(iterate: Iterate) -> None:
-        nonlocal latest
+        nonlocal bar, latest
         latest = iterate
+        if bar is None:  # now nothing can be wrong with the input any more
+            bar = tqdm(total=args.steps, disable=args.quiet, unit="step")
         bar.update(iterate.step - bar.n)
         bar.set_postfix_str(
             f"loss {iterate.loss:.4g} content {iterate.content:.4g} style {iterate.style:.4g}"
@@ -135,7 +137,8 @@ def main() -> int:
             raise
         result, code = latest.best, cli.INTERRUPTED
     finally:
-        bar.close()
+        if bar:
+            bar.close()
     write_image(args.output, result, like=content)
     print(args.output)
     return code

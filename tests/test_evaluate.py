@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fast import evaluate as cli_module
-from fast.evaluate import evaluate, instability, iterations_to_reach
+from fast.evaluate import evaluate, instability, iterations_to_reach, read_photos
+from fast.photos import find_photos
 from fast.training import TrainingSettings, train
 from media import write_image
 from models.checkpoint import read_checkpoint
@@ -51,6 +52,14 @@ def test_instability_is_that_of_the_noise_for_a_network_that_only_copies():
     assert instability(Identity(), grey) == pytest.approx(2 * math.sqrt(2 / math.pi), rel=0.05)
 
 
+def test_unreadable_and_thin_photos_are_left_out_of_the_count(photos):
+    (photos / "0.png").write_bytes(b"broken")
+    write_image(photos / "1.png", smooth_image(4, 300))
+    with pytest.warns(UserWarning, match="0.png is not an image") as caught:
+        assert list(read_photos(find_photos(photos), 100, count=1)) == ["2.png"]
+    assert any("1.png is too thin: 100x1 px" in str(warning.message) for warning in caught)
+
+
 def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
     from accelerate import Accelerator
 
@@ -71,10 +80,13 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
     arguments += ["--style", tmp_path / "style.png", "--json", tmp_path / "figures.json"]
     code, out, _ = run(cli_module, *arguments)
     assert code == 0 and "| 0.png |" in out and "median" in out
-    report = json.loads((tmp_path / "figures.json").read_text())["model.pth"]
+    report = json.loads((tmp_path / "figures.json").read_text())[str(model)]
     assert len(report["photos"]) == 3
-    assert read_checkpoint(model).figures["total"] == report["mean"]["total"]
+    assert read_checkpoint(model).figures["total"] == report["total"]
 
+    code, _, err = run(cli_module, *arguments)
+    assert code == 2 and "--json" in err and "--force" in err
+    arguments.append("--force")
     write_image(tmp_path / "style.png", smooth_image(48, 48, seed=8))
     code, _, err = run(cli_module, *arguments)
     assert code == 2 and "not the picture" in err

@@ -61,6 +61,23 @@ def test_folder_is_searched_with_the_folders_in_it(photos, contents):
     assert [photo.read() for photo in find_photos(photos)] == contents
 
 
+def test_destroyed_archive_and_rows_without_an_image_are_named(photos, tmp_path):
+    import datasets
+
+    make_zip(photos, tmp_path / "a.zip")
+    content = (tmp_path / "a.zip").read_bytes()
+    start = content.index(b"PK\x01\x02")
+    (tmp_path / "a.zip").write_bytes(content[:start] + bytes(20) + content[start + 20 :])
+    with pytest.raises(ValueError, match="damaged"):
+        find_photos(tmp_path / "a.zip")
+
+    kinds = datasets.Features({"picture": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"picture": [None]}, features=kinds)
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(ValueError, match="row 0 holds no image"):
+        find_photos(tmp_path / "a.parquet")[0].read()
+
+
 def test_damaged_member_of_an_archive_is_left_out(photos, tmp_path):
     make_zip(photos, tmp_path / "a.zip")
     content = bytearray((tmp_path / "a.zip").read_bytes())
@@ -76,7 +93,7 @@ def test_damaged_member_of_an_archive_is_left_out(photos, tmp_path):
     ("data", "what"),
     [
         ("nowhere", "no such folder or file"),
-        (__file__, "neither a zip nor a plain tar"),
+        (__file__, "no zip or plain tar archive"),
         ("empty", "no image in it"),
         ("text.parquet", "text.parquet"),
     ],

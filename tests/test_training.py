@@ -232,16 +232,19 @@ def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path):
             train(**job, save_every=2, keep=2, callback=stop)
         assert losses() == [1, 2, 3, 4, 5]
         with (tmp_path / "style.jsonl").open("a") as file:
-            file.write('{"step": 6}\n')  # beyond the checkpoint, as after a crash
+            file.write('{"step": 6}\n{"st')  # beyond the checkpoint, as after a crash
+        (tmp_path / "style.preview.jpg").write_bytes(b"broken")
+        (tmp_path / "style.stepfoo.pth").write_bytes(b"not ours")
         train(**job, save_every=2, keep=2, resume=True)
     assert losses() == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in tmp_path.glob("style.step*.pth")) == [
         "style.step5.pth",
         "style.step6.pth",
+        "style.stepfoo.pth",
     ]
     assert read_checkpoint(tmp_path / "style.step5.pth").training["step"] == 5
     sheet = read_image(tmp_path / "style.preview.jpg").rgb
-    assert sheet.shape[-1] == 5 * TILE  # the photo, and steps 2, 4, 5, 6
+    assert sheet.shape[-1] == 2 * TILE  # a new sheet: the photo, and step 6
 
 
 def test_finished_checkpoint_holds_figures_of_held_out_photos(job, photos):
@@ -279,6 +282,8 @@ def test_crops_grow_from_the_first_size_to_the_last():
     sizes = [crop_size(settings, 4, item) for item in range(400)]
     assert sizes == sorted(sizes) and sizes[0] == 96 and sizes[-1] == 256
     assert all(len(set(sizes[i : i + 4])) == 1 for i in range(0, 400, 4))  # within a step
+    odd = TrainingSettings(steps=100, image_size=300, first_size=128)
+    assert (crop_size(odd, 1, 0), crop_size(odd, 1, 99)) == (140, 300)
     small = TrainingSettings(steps=3, image_size=64, first_size=96)
     assert {crop_size(small, 1, item) for item in range(3)} == {64}
 
@@ -368,18 +373,20 @@ def test_two_processes_equal_one_that_accumulates_their_batches(job, tmp_path):
         torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=1e-3)
 
 
-def test_interrupted_command_saves_and_resumes(job):
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_interrupted_command_saves_and_resumes(job, workers):
     command = [sys.executable, "train.py", "--style", job["style"], "--data", job["data"]]
-    command += ["-o", job["output"], *SMALL.split(), *LAYERS, "--cpu"]
+    command += ["-o", job["output"], *SMALL.split(), *LAYERS, "--cpu", "--workers", workers]
     with subprocess.Popen(
         [*map(str, command), "--steps", "100000"],
         cwd=SAMPLES.parent,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         while "100000" not in process.stderr.read(1000):  # the bar: training has begun
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the job
         assert "interrupted" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
     saved = read_checkpoint(job["output"])
