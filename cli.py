@@ -1,4 +1,4 @@
-"""What the three command lines share: flags made from settings, and errors made into exit codes."""
+"""What the command lines share: flags made from settings, and errors made into exit codes."""
 
 import argparse
 import inspect
@@ -59,6 +59,8 @@ def add_loss_flags(parser: argparse.ArgumentParser) -> None:
 def loss_from(args: argparse.Namespace) -> LossSettings:
     """The losses that the flags of add_loss_flags ask for."""
     if args.strength is not None:
+        if args.style_weight != LossSettings.style_weight:
+            raise ValueError("--strength and --style-weight say the same in two ways; give one")
         args.style_weight = style_weight(args.strength)
     return settings_from(args, LossSettings)
 

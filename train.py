@@ -140,7 +140,6 @@ def main() -> int:
         nonlocal bar
         if bar is None:  # now it is known where a resumed training goes on
             first = progress.step - 1
-            signal.signal(signal.SIGINT, interrupt)
             bar = tqdm(total=settings.steps, initial=first, unit="step", disable=args.quiet)
         bar.update(progress.step - bar.n)
         bar.set_postfix_str(
@@ -151,10 +150,14 @@ def main() -> int:
         if interrupted:  # between two steps, so that a resumed training is the same as a whole one
             raise KeyboardInterrupt
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         nonlocal interrupted
         interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one acts at once
+        signal.signal(number, signal.default_int_handler)  # a second one acts at once
+
+    # A terminal, torchrun and a cluster's scheduler signal every process; the main one decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt if accelerator.is_main_process else signal.SIG_IGN)
 
     try:
         train(

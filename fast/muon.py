@@ -42,7 +42,8 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].lerp_(weight.grad, 1 - momentum)
                 direction = torch.lerp(weight.grad, state["momentum"], momentum)  # Nesterov
                 update = orthogonalise(direction.flatten(1)).view_as(weight)
-                weight.sub_(update * (group["lr"] * state["norm"] / update.norm()))
+                length = update.norm().clamp(min=1e-12)  # a zero gradient gives no step
+                weight.sub_(update * (group["lr"] * state["norm"] / length))
                 weight.mul_(state["norm"] / weight.norm())
 
 

@@ -1,20 +1,25 @@
-"""Where training photos come from: folders, zip and tar archives, data sets of `datasets`."""
+"""Where photos come from: folders, zip and tar archives, data sets of `datasets`."""
 
 import os
 import tarfile
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from media import FORMATS, find_images
+from torch import Tensor
+
+from media import FORMATS, decode_image, find_images
 
 if TYPE_CHECKING:
     import datasets
 
 ARCHIVES = (".zip", ".tar")
+MIN_SIDE = 16  # px, for the deepest layer of the losses
 
 
 class Photo(Protocol):
@@ -47,13 +52,13 @@ class ZipPhoto:
 
     name: str
     path: Path
+    member: str
 
     def read(self) -> bytes:
         try:
-            return _open_zip(self.path, os.getpid()).read(self.name)
+            return _open_zip(self.path, os.getpid()).read(self.member)
         except Exception as error:  # each method of compression has errors of its own
-            reason = str(error) or type(error).__name__
-            raise ValueError(f"{self.name} in {self.path}: {reason}") from error
+            raise ValueError(f"{self.name}: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,11 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
         photos = _photos_in_rows(str(data).removeprefix("hf:"), None)
     elif path.is_dir():
         photos = [FilePhoto(str(p.relative_to(path)), p) for p in find_images(path)]
-        archives = [] if photos else sorted(p for p in path.rglob("*") if p.suffix in ARCHIVES)
-        for archive in archives:
+        others = [] if photos else sorted(path.rglob("*"))
+        for archive in (p for p in others if p.suffix.lower() in ARCHIVES):
             photos += _photos_in_archive(archive)
-        tables = [] if photos else sorted(path.rglob("*.parquet"))
-        if tables:
+        tables = [p for p in others if p.suffix.lower() == ".parquet"]
+        if tables and not photos:
             photos = _photos_in_rows("parquet", tables)
     elif path.suffix == ".parquet" and path.is_file():
         photos = _photos_in_rows("parquet", [path])
@@ -109,14 +114,41 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
     return photos[:limit]
 
 
+def read_photos(
+    photos: Iterable[Photo], size: int, *, count: int | None = None
+) -> dict[str, Tensor]:
+    """Photos (1, 3, H, W) by name, each scaled to a longer side of `size` px.
+
+    The first `count` that can be read; one that cannot is left out with a warning. ValueError if
+    none can.
+    """
+    images, failure = {}, None
+    for photo in photos:
+        if len(images) == count:
+            break
+        try:
+            image = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
+            height, width = image.shape[-2:]
+            if min(height, width) < MIN_SIDE:
+                raise ValueError(f"{photo.name} is too thin: {width}x{height} px")
+        except (OSError, ValueError) as error:
+            failure = error
+            warnings.warn(f"photo left out: {error}", stacklevel=2)
+        else:
+            images[photo.name] = image
+    if not images:
+        raise ValueError(f"none of the photos can be read: {failure}")
+    return images
+
+
 def _photos_in_archive(path: Path) -> list[Photo]:
     try:
         if zipfile.is_zipfile(path):
             names = _open_zip(path, os.getpid()).namelist()
-            return [ZipPhoto(name, path) for name in names if _is_image(name)]
+            return [ZipPhoto(f"{path.name}/{n}", path, n) for n in names if _is_image(n)]
         with tarfile.open(path, "r:") as archive:
             return [
-                FilePhoto(member.name, path, member.offset_data, member.size)
+                FilePhoto(f"{path.name}/{member.name}", path, member.offset_data, member.size)
                 for member in archive
                 if member.isfile() and _is_image(member.name)
             ]
@@ -149,10 +181,11 @@ def _photos_in_rows(name: str, files: Sequence[Path] | None) -> list[Photo]:
     if not columns:
         raise ValueError(f"--data {shown}: no images in its columns {', '.join(rows.features)}")
     rows = rows.cast_column(columns[0], datasets.Image(decode=False))
-    return [RowPhoto(f"row {index}", rows, columns[0], index) for index in range(len(rows))]
+    shown = files[0].name if files else name
+    return [RowPhoto(f"{shown} row {index}", rows, columns[0], index) for index in range(len(rows))]
 
 
-@lru_cache(maxsize=8)
+@cache
 def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
     """Open once in every process: a file's position must not be shared between loaders."""
     return zipfile.ZipFile(path)

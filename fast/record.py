@@ -1,17 +1,16 @@
 """What a training leaves on the disk: checkpoints, a sheet of previews, a file of losses."""
 
+import glob
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast.evaluate import evaluate, mean
+from fast.figures import measure, summary
 from fast.stylize import stylize
 from media import read_image, write_atomically, write_image
 from models.checkpoint import Checkpoint
@@ -27,7 +26,8 @@ class Record:
 
     `NAME.pth` is the latest checkpoint, `NAME.step500.pth` one that is kept; `NAME.jsonl` has a
     line of losses for every report; `NAME.preview.jpg` shows in its first column photos that are
-    not trained on, and in each further one their paintings at a checkpoint.
+    not trained on (unless there are too few), and in each further one their paintings at a
+    checkpoint.
 
     Args:
         output: the checkpoint's file.
@@ -44,12 +44,19 @@ class Record:
         self.keep = keep
         self.losses = output.with_suffix(".jsonl")
         self.sheet = output.with_suffix(".preview.jpg")
-        # Drop what an earlier training left, and lines beyond the step that this one goes on from.
-        lines = self.losses.read_text().splitlines() if first_step and self.losses.exists() else []
-        kept = [line for line in lines if _step(line) <= first_step]
-        write_atomically(self.losses, "".join(f"{line}\n" for line in kept).encode())
+        self.go_back(first_step)
         if first_step == 0:
             self.sheet.unlink(missing_ok=True)
+
+    def go_back(self, step: int) -> None:
+        """Drop what lies beyond a step, of this training or of an earlier one."""
+        if self.losses.exists():
+            lines = self.losses.read_text().splitlines()
+            kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
+            write_atomically(self.losses, kept.encode())
+        for path, kept_step in self._kept().items():
+            if kept_step > step:
+                path.unlink()
 
     def log(self, values: dict[str, float]) -> None:
         """Add a line of losses."""
@@ -63,24 +70,23 @@ class Record:
         if self.keep:
             name = self.output.with_suffix(f".step{checkpoint.training['step']}.pth")
             write_atomically(name, content)
-            for old in self._kept()[: -self.keep]:
+            for old in list(self._kept())[: -self.keep]:
                 old.unlink()
         self._extend_sheet(net)
 
-    def final_figures(self, net: TransformerNet, loss: PerceptualLoss) -> dict[str, Any]:
-        """Means over the photos, as `python -m fast.evaluate` measures them, without L-BFGS."""
-        figures = asdict(mean([evaluate(net, loss, image) for image in self.images]))
-        known = {name: value for name, value in figures.items() if not math.isnan(value)}
-        return known | {"photos": len(self.images), "size": max(self.images[0].shape)}
+    def finish(self, checkpoint: Checkpoint, net: TransformerNet, loss: PerceptualLoss) -> None:
+        """Add the figures of the photos to the checkpoint, once it is safe on the disk."""
+        checkpoint.figures = summary([measure(net, loss, image) for image in self.images])
+        write_atomically(self.output, checkpoint.to_bytes())
 
-    def _kept(self) -> list[Path]:
-        """Kept checkpoints, the oldest first."""
+    def _kept(self) -> dict[Path, int]:
+        """Kept checkpoints and their steps, the oldest first."""
         steps = {}
-        for path in self.output.parent.glob(f"{self.output.stem}.step*.pth"):
+        for path in self.output.parent.glob(f"{glob.escape(self.output.stem)}.step*.pth"):
             step = path.name.removeprefix(f"{self.output.stem}.step").removesuffix(".pth")
             if step.isdecimal():
                 steps[path] = int(step)
-        return sorted(steps, key=steps.get)
+        return dict(sorted(steps.items(), key=lambda item: item[1]))
 
     def _extend_sheet(self, net: TransformerNet) -> None:
         photos = self.images[:MAX_ROWS]

@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fast.data import PhotoCrops, collate
-from fast.evaluate import read_photos
 from fast.learner import Diverged, Learner, Schedule, plain
-from fast.photos import find_photos
+from fast.photos import find_photos, read_photos
 from fast.record import Record
 from fast.stability import instability_loss
 from media import read_image
@@ -130,7 +129,7 @@ def train(
 ) -> Checkpoint:
     """Train a style and write its checkpoint; previews and the course of the losses beside it.
 
-    The last photos are held out of the training: their paintings are the preview, and their losses
+    The first photos are held out of the training: their paintings are the preview, and their losses
     go into the finished checkpoint. A loss that is no longer finite, or several times higher than
     it was, takes the training back to the last checkpoint, with half the learning rate.
 
@@ -150,10 +149,11 @@ def train(
         num_workers: processes that read photos; 0 reads them in this one.
         credits: title, artist and licence of the style image, kept in the checkpoint.
         callback: called on the main process about every second, with that process's own losses. A
-            KeyboardInterrupt from it ends the training between two steps, with a checkpoint.
+            KeyboardInterrupt from it ends the training of all processes between two steps, with a
+            checkpoint; one that comes at another moment leaves the last checkpoint as it is.
 
     Returns:
-        The finished checkpoint, as written.
+        The finished checkpoint, as written; on other processes than the main one, without weights.
 
     Raises:
         ValueError: unusable style, data or settings; or `output` holds another training.
@@ -221,7 +221,7 @@ def train(
         if not record:
             return
         finished = step == settings.steps
-        checkpoint.weights, state = learner.state()
+        checkpoint.weights, state = learner.good
         checkpoint.resume_state = {} if finished else state
         checkpoint.training |= {
             "step": step,
@@ -229,60 +229,60 @@ def train(
             "device": _name(device),
             "unreadable": len(unreadable),
         }
-        if finished:
-            checkpoint.figures = record.final_figures(learner.bare_net, perceptual_loss)
         record.save(checkpoint, learner.bare_net)
+        if finished:
+            record.finish(checkpoint, learner.bare_net, perceptual_loss)
 
     learner.keep_as_good(step)
-    try:
-        while step < settings.steps:
-            loader = DataLoader(
-                crops,
-                batch_size=settings.batch_size,
-                sampler=range(step * global_batch, settings.steps * global_batch),
-                num_workers=num_workers,
-                collate_fn=collate,
-                worker_init_fn=_leave_interrupts_to_the_main_process,
-                pin_memory=device.type == "cuda",
-            )
-            clock = Clock(global_batch)
-            try:
-                for content, failures in clock.watch(accelerator.prepare(loader)):
-                    for failure in set(failures) - unreadable:
-                        unreadable.add(failure)
-                        warnings.warn(f"photo left out: {failure}", stacklevel=2)
-                    with accelerator.accumulate(learner.net):
-                        stylized = learner.net(content)
-                        targets = perceptual_loss.content_targets(content)
-                        terms = perceptual_loss(stylized, targets)
-                        total = terms.total
-                        if settings.stability:
-                            total = total + settings.stability * instability_loss(
-                                learner.net, content, stylized, seed=settings.seed + step
-                            )
-                        accelerator.backward(total)
-                        learner.update(step)
-                    if not accelerator.sync_gradients:
-                        continue
-                    step += 1
-                    must_save = step % save_every == 0 or step == settings.steps
-                    if must_save or step % CHECK_EVERY == 0:
-                        learner.check(accelerator.gather(terms.total.detach()).mean().item())
-                    if clock.is_due() or step in (1, settings.steps):
-                        progress = clock.progress(step, terms)
-                        accelerator.log(asdict(progress), step=step)
-                        if record:
-                            record.log(asdict(progress))
-                            if callback:
-                                callback(progress)
-                    if must_save:
+    while step < settings.steps:
+        loader = DataLoader(
+            crops,
+            batch_size=settings.batch_size,
+            sampler=range(step * global_batch, settings.steps * global_batch),
+            num_workers=num_workers,
+            collate_fn=collate,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
+            pin_memory=device.type == "cuda",
+        )
+        clock, stop = Clock(global_batch, step), False
+        try:
+            for content, failures in clock.watch(accelerator.prepare(loader)):
+                for failure in set(failures) - unreadable:
+                    unreadable.add(failure)
+                    warnings.warn(f"photo left out: {failure}", stacklevel=2)
+                with accelerator.accumulate(learner.net):
+                    stylized = learner.net(content)
+                    targets = perceptual_loss.content_targets(content)
+                    terms = perceptual_loss(stylized, targets)
+                    total = terms.total
+                    if settings.stability:
+                        total = total + settings.stability * instability_loss(
+                            learner.net, content, stylized, seed=settings.seed + step
+                        )
+                    learner.update(step, total)
+                if not accelerator.sync_gradients:
+                    continue
+                step += 1
+                must_save = step % save_every == 0 or step == settings.steps
+                if must_save or step % CHECK_EVERY == 0:
+                    learner.check()
+                if clock.is_due() or step in (1, settings.steps):
+                    progress = clock.progress(step, terms)
+                    accelerator.log(asdict(progress), step=step)
+                    if record:
+                        record.log(asdict(progress))
+                        stop = _asks_to_stop(callback, progress)
+                if must_save:
+                    save()
+                if _any_process(accelerator, stop):
+                    if not must_save:
+                        learner.check()
                         save()
-            except Diverged as error:
-                step = learner.go_back(error)
-    except KeyboardInterrupt:
-        if step > learner.good_step:
-            save()
-        raise
+                    raise KeyboardInterrupt
+        except Diverged as error:
+            step = learner.go_back(error)
+            if record:
+                record.go_back(step)
     accelerator.wait_for_everyone()
     return checkpoint
 
@@ -292,11 +292,12 @@ class Clock:
 
     Args:
         images: of a step, in all processes.
+        step: where the training goes on.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, step: int) -> None:
         self.images = images
-        self.last_report, self.last_step = time.perf_counter(), None
+        self.last_report, self.last_step = time.perf_counter(), step
         self.waited = 0.0
 
     def watch(self, loader: Iterable[Item]) -> Iterator[Item]:
@@ -315,7 +316,7 @@ class Clock:
         """A report; the next one covers what comes after it."""
         now = time.perf_counter()
         elapsed = now - self.last_report
-        steps = 1 if self.last_step is None else step - self.last_step
+        steps = step - self.last_step
         losses = (x.item() for x in (terms.total, terms.content, terms.style, terms.tv))
         progress = TrainingProgress(
             step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
@@ -324,9 +325,28 @@ class Clock:
         return progress
 
 
+def _asks_to_stop(
+    callback: Callable[[TrainingProgress], None] | None, progress: TrainingProgress
+) -> bool:
+    try:
+        if callback:
+            callback(progress)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _any_process(accelerator: Accelerator, stop: bool) -> bool:
+    """Whether one of them asks to stop, so that all do at the same step."""
+    if accelerator.num_processes == 1:
+        return stop
+    return accelerator.gather(torch.tensor([stop], device=accelerator.device)).any().item()
+
+
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fast import evaluate as cli_module
-from fast.evaluate import evaluate, instability, iterations_to_reach, read_photos
-from fast.photos import find_photos
+from fast.figures import instability, iterations_to_reach, measure
+from fast.photos import find_photos, read_photos
 from fast.training import TrainingSettings, train
 from media import write_image
 from models.checkpoint import read_checkpoint
@@ -29,7 +29,7 @@ def loss():
 
 
 def test_the_photo_itself_has_no_content_loss_and_takes_no_iterations(loss):
-    figures = evaluate(Identity(), loss, smooth_image(32, 48), limit=3)
+    figures = measure(Identity(), loss, smooth_image(32, 48), limit=3)
     assert figures.content == 0 and figures.total == pytest.approx(10 * figures.style)
     assert figures.from_content == 1  # the start itself
     assert figures.from_noise == math.inf or figures.from_noise > 1
@@ -54,7 +54,7 @@ def test_instability_is_that_of_the_noise_for_a_network_that_only_copies():
 
 def test_unreadable_and_thin_photos_are_left_out_of_the_count(photos):
     (photos / "0.png").write_bytes(b"broken")
-    write_image(photos / "1.png", smooth_image(4, 300))
+    write_image(photos / "1.png", smooth_image(3, 300))
     with pytest.warns(UserWarning, match="0.png is not an image") as caught:
         assert list(read_photos(find_photos(photos), 100, count=1)) == ["2.png"]
     assert any("1.png is too thin: 100x1 px" in str(warning.message) for warning in caught)
@@ -81,7 +81,7 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
     code, out, _ = run(cli_module, *arguments)
     assert code == 0 and "| 0.png |" in out and "median" in out
     report = json.loads((tmp_path / "figures.json").read_text())[str(model)]
-    assert len(report["photos"]) == 3
+    assert len(report["each"]) == report["photos"] == 3
     assert read_checkpoint(model).figures["total"] == report["total"]
 
     code, _, err = run(cli_module, *arguments)

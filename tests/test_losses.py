@@ -142,8 +142,9 @@ def test_content_layers_have_presets():
 def test_strength_is_a_style_weight():
     assert LossSettings().style_weight == style_weight(0.5) == 10
     assert style_weight(0) == 1 and style_weight(1) == 100
-    with pytest.raises(ValueError, match="strength"):
-        style_weight(1.5)
+    for wrong in (1.5, float("nan")):
+        with pytest.raises(ValueError, match="strength"):
+            style_weight(wrong)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,14 @@ def test_zero_stays_zero():
     assert torch.equal(orthogonalise(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
+def test_zero_gradient_is_no_step():
+    weight = torch.randn(4, 3, requires_grad=True)
+    before = weight.detach().clone()
+    weight.grad = torch.zeros_like(weight)
+    Muon([weight], lr=0.05).step()
+    torch.testing.assert_close(weight.detach(), before)
+
+
 def test_step_has_its_length_and_keeps_the_norm():
     torch.manual_seed(0)
     weight = torch.randn(6, 4, 3, 3, requires_grad=True)

@@ -1,0 +1,118 @@
+"""Figures of a trained style on one photo: its own objective beside L-BFGS, steadiness, time."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fast.stability import change_when_moved
+from fast.stylize import stylize
+from models.losses import PerceptualLoss
+from models.transformer_net import TransformerNet
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on one photo.
+
+    Args:
+        content, style, total: loss terms of the painting; total is weighted.
+        from_noise, from_content: iterations that L-BFGS needs to get as low; infinite if it does
+            not within the limit, NaN if it was not tried.
+        instability: mean change of the painting, in grey levels, when the photo moves by a pixel
+            (and the painting is moved back) and gets noise of 2 grey levels.
+        seconds: of one forward pass, after one that is not counted.
+    """
+
+    content: float
+    style: float
+    total: float
+    from_noise: float
+    from_content: float
+    instability: float
+    seconds: float
+
+
+def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor, *, limit: int = 0) -> Figures:
+    """Measure a network on one photo.
+
+    Args:
+        net: network from `load`.
+        loss: objective that it was trained for, on the network's device.
+        image: (1, 3, H, W) RGB in [0, 1].
+        limit: most iterations of L-BFGS; 0 leaves them out.
+    """
+    image = image.to(net.device)
+    painting = stylize(net, image).clone()
+    start = time.perf_counter()
+    stylize(net, image).cpu()  # waits until it is there
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        terms = loss(painting, loss.content_targets(image))
+    content, style, total = (x.item() for x in (terms.content, terms.style, terms.total))
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image.device)
+    iterations = [
+        iterations_to_reach(total, image, first, loss, limit) if limit else math.nan
+        for first in (noise, image)
+    ]
+    return Figures(content, style, total, *iterations, instability(net, image), seconds)
+
+
+def iterations_to_reach(
+    target: float, content: Tensor, first: Tensor, loss: PerceptualLoss, limit: int
+) -> float:
+    """Iterations of L-BFGS over the pixels until its loss is as low; infinite beyond the limit.
+
+    A fixed yardstick, whatever becomes of the slow path: one evaluation an iteration, a history of
+    20, no bounds on the pixels.
+
+    Args:
+        target: loss to reach.
+        content: (1, 3, H, W) photo.
+        first: image of the same size to start from.
+        loss: objective.
+        limit: most iterations.
+    """
+    image = first.clone(memory_format=torch.contiguous_format).requires_grad_(True)
+    targets = loss.content_targets(content)
+    search = torch.optim.LBFGS(
+        [image], max_iter=1, history_size=20, tolerance_grad=-1, tolerance_change=-1
+    )
+
+    def closure() -> Tensor:
+        image.grad = None
+        total = loss(image, targets).total
+        total.backward()
+        return total.detach()
+
+    for iteration in tqdm(range(1, limit + 1), leave=False, unit="iteration", disable=None):
+        if search.step(closure).item() <= target:
+            return iteration
+    return math.inf
+
+
+@torch.no_grad()
+def instability(net: TransformerNet, image: Tensor) -> float:
+    """Mean change in grey levels under a shift by a pixel both ways and noise of 2 grey levels."""
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    change = change_when_moved(net, image, net(image), (1, 1), noise.to(image.device))
+    return 255 * change.abs().mean().item()
+
+
+def summary(figures: Sequence[Figures]) -> dict[str, float]:
+    """What a checkpoint keeps: the means over photos, their number, of iterations the median and
+    the least; without those that were not tried.
+    """
+    values = {name: [getattr(f, name) for f in figures] for name in asdict(figures[0])}
+    iterations = [name for name in values if name.startswith("from_")]
+    kept = {name: statistics.mean(v) for name, v in values.items() if name not in iterations}
+    for name in iterations:
+        if not any(map(math.isnan, values[name])):
+            kept[name] = statistics.median(values[name])
+            kept[f"least_{name}"] = min(values[name])
+    return {**kept, "photos": len(figures)}
