@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from models.device import PRECISIONS
 from models.losses import LossSettings, style_weight
@@ -30,14 +30,14 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) -> None:
     """A flag for every field of a dataclass; help and default are those of the class itself."""
-    helps = _argument_docs(settings)
+    helps, hints = _argument_docs(settings), get_type_hints(settings)
     group = parser.add_argument_group(title)
     for setting in fields(settings):
         is_list = isinstance(setting.default, tuple)
-        shown = ",".join(setting.default) if is_list else setting.default
+        shown = ",".join(setting.default) or "equal" if is_list else setting.default
         group.add_argument(
             f"--{setting.name.replace('_', '-')}",
-            type=_names if is_list else type(setting.default),
+            type=list_of(get_args(hints[setting.name])[0]) if is_list else type(setting.default),
             default=setting.default,
             metavar=_metavar(setting.name, setting.default),
             help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
@@ -102,6 +102,15 @@ def not_negative(text: str) -> int:
     return value
 
 
+def list_of(kind: type) -> Callable[[str], tuple]:
+    """An argparse type: values separated by commas."""
+
+    def values(text: str) -> tuple:
+        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+
+    return values
+
+
 def check_output(path: Path, *, exists_ok: bool, remedy: str, flag: str = "-o") -> None:
     """ValueError unless a file can be written; the remedy is what to do if there is one."""
     if not path.parent.is_dir():
@@ -156,11 +165,7 @@ def _argument_docs(documented: Any) -> dict[str, str]:
 
 def _metavar(name: str, default: Any) -> str:
     if isinstance(default, tuple):
-        return "LAYER[,LAYER]"
+        return "X[,X]" if name.endswith("weights") else "LAYER[,LAYER]"
     if name.endswith("size") and name != "batch_size":
         return "PX"
     return {int: "N", float: "X", str: "NAME"}[type(default)]
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

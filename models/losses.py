@@ -77,6 +77,7 @@ class LossSettings:
         content_layers: layers whose features are compared with the content image's, or "fine"
             (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
         style_layers: layers whose Gram matrices are compared with the style image's.
+        style_layer_weights: a weight for each style layer; equal by default.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.
         tv_weight: factor of the total variation; smooths grain from about 1 on.
@@ -88,6 +89,7 @@ class LossSettings:
     vgg: str = "original"
     content_layers: tuple[str, ...] = CONTENT_PRESETS["balanced"]
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    style_layer_weights: tuple[float, ...] = ()
     content_weight: float = 1.0
     style_weight: float = style_weight(0.5)
     tv_weight: float = 0.0
@@ -98,6 +100,16 @@ class LossSettings:
             content_layers = CONTENT_PRESETS.get(content_layers[0], content_layers)
         object.__setattr__(self, "content_layers", check_layers(content_layers))
         object.__setattr__(self, "style_layers", check_layers(self.style_layers))
+        layer_weights = tuple(self.style_layer_weights)  # a checkpoint has it as a list
+        object.__setattr__(self, "style_layer_weights", layer_weights)
+        if layer_weights:
+            if len(layer_weights) != len(self.style_layers):
+                raise ValueError(
+                    f"style_layer_weights has {len(layer_weights)} values for "
+                    f"{len(self.style_layers)} style layers"
+                )
+            if not (min(layer_weights) >= 0 and 0 < sum(layer_weights) < float("inf")):
+                raise ValueError(f"style_layer_weights {list(layer_weights)} must be positive")
         for name in ("content_weight", "style_weight", "tv_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
@@ -192,10 +204,12 @@ class PerceptualLoss(nn.Module):
             (features[layer] - target).float().square().mean() / self.get_buffer(f"energy_{layer}")
             for layer, target in content_targets.items()
         )
-        style = _mean(
+        style_errors = [
             _relative_error(gram_matrix(features[layer]).mean(0), self.get_buffer(f"gram_{layer}"))
             for layer in self.settings.style_layers
-        )
+        ]
+        shares = self.settings.style_layer_weights or [1.0] * len(style_errors)
+        style = sum(s * e for s, e in zip(shares, style_errors, strict=True)) / sum(shares)
         tv = total_variation(image)
         weights = self.settings
         total = (

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--style-blend",
-        type=weights,
+        type=cli.list_of(float),
         metavar="X[,X]",
         help="a weight for each style picture (default: equal)",
     )
@@ -79,11 +79,6 @@ def parse_args() -> argparse.Namespace:
     cli.add_loss_flags(parser)
     cli.add_device_flags(parser)
     return parser.parse_args()
-
-
-def weights(text: str) -> list[float]:
-    """An argparse type: numbers separated by commas."""
-    return [float(part) for part in text.split(",")]
 
 
 def main() -> int:

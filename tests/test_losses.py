@@ -134,6 +134,22 @@ def test_unfit_blend_is_refused(blend):
         PerceptualLoss(LossSettings(**SHALLOW), [torch.rand(1, 3, 32, 32)] * 2, style_blend=blend)
 
 
+def test_style_layers_have_weights():
+    style, image = smooth_image(32, 32, seed=1), smooth_image(32, 32)
+
+    def style_loss(*weights, layers=SHALLOW["style_layers"]):
+        settings = LossSettings(
+            content_layers=("relu2_1",), style_layers=layers, style_layer_weights=weights
+        )
+        loss = PerceptualLoss(settings, [style])
+        return loss(image, loss.content_targets(image)).style.item()
+
+    first, second = (style_loss(layers=(layer,)) for layer in SHALLOW["style_layers"])
+    assert style_loss() == pytest.approx((first + second) / 2, rel=1e-5)
+    assert style_loss(1.0, 3.0) == pytest.approx((first + 3 * second) / 4, rel=1e-5)
+    assert style_loss(1.0, 0.0) == pytest.approx(first, rel=1e-5)
+
+
 def test_content_layers_have_presets():
     assert LossSettings(content_layers=("fine",)).content_layers == ("relu2_2", "relu3_3")
     assert LossSettings() == LossSettings(content_layers=("balanced",))
@@ -153,6 +169,9 @@ def test_strength_is_a_style_weight():
         {"content_layers": ("relu6_1",)},
         {"style_layers": ()},
         {"style_weight": -1.0},
+        {"style_layer_weights": (1.0, 2.0)},
+        {"style_layer_weights": (1.0, -2.0, 1.0, 1.0, 1.0)},
+        {"style_layer_weights": (0.0,) * 5},
         {"content_weight": float("nan")},
         {"content_weight": 0.0, "style_weight": 0.0},
     ],
