@@ -5,7 +5,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from fast.data import PhotoCrops, collate
 from fast.learner import Diverged, Learner, Schedule, plain
-from fast.photos import find_photos, read_photos
+from fast.photos import Photo, find_photos, read_photos
 from fast.record import Record
 from fast.stability import instability_loss
 from media import read_image
@@ -129,8 +129,8 @@ def train(
 ) -> Checkpoint:
     """Train a style and write its checkpoint; previews and the course of the losses beside it.
 
-    The first photos are held out of the training: their paintings are the preview, and their losses
-    go into the finished checkpoint. A loss that is no longer finite, or several times higher than
+    A few photos are held out of the training: their paintings are the preview, and their losses go
+    into the finished checkpoint. A loss that is no longer finite, or several times higher than
     it was, takes the training back to the last checkpoint, with half the learning rate.
 
     Args:
@@ -160,9 +160,7 @@ def train(
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
         OSError: a file cannot be read or written.
     """
-    photos = find_photos(data, limit=data_limit)
-    num_held_out = min(NUM_HELD_OUT, len(photos) // 10)
-    photos, held_out = photos[num_held_out:], photos[:num_held_out]
+    photos, held_out = _hold_out(find_photos(data, limit=data_limit))
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
     if global_batch > len(photos):
         raise ValueError(
@@ -212,7 +210,7 @@ def train(
     record = None
     if accelerator.is_main_process:
         candidates = [*held_out, *photos]
-        images = read_photos(candidates, 2 * settings.image_size, count=max(1, num_held_out))
+        images = read_photos(candidates, 2 * settings.image_size, count=max(1, len(held_out)))
         record = Record(output, list(images.values()), first_step=step, keep=keep)
     unreadable: set[str] = set()
 
@@ -355,6 +353,16 @@ def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
     progress = item // global_batch / settings.steps
     lacking = (settings.image_size - first) * (1 - progress**2)
     return max(first, settings.image_size - SIZE_STEP * round(lacking / SIZE_STEP))
+
+
+def _hold_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
+    """The photos to train on, and some from all over the data set that are kept out of it."""
+    number = min(NUM_HELD_OUT, len(photos) // 10)
+    chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}
+    parts = [], []
+    for index, photo in enumerate(photos):
+        parts[index in chosen].append(photo)
+    return parts
 
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
