@@ -1,15 +1,12 @@
 """Training a TransformerNet for one style (Johnson et al., arXiv 1603.08155)."""
 
 import hashlib
-import math
 import signal
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,94 +17,17 @@ from torch.utils.data import DataLoader
 from fast.data import PhotoCrops, collate
 from fast.learner import Diverged, Learner, Schedule, plain
 from fast.photos import Photo, find_photos, read_photos
+from fast.progress import Clock, TrainingProgress
 from fast.record import Record
+from fast.settings import TrainingSettings, crop_size
 from fast.stability import instability_loss
 from media import read_image
 from models.checkpoint import Checkpoint, read_checkpoint
-from models.losses import LossSettings, LossTerms, PerceptualLoss
+from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
 
 NUM_HELD_OUT = 8  # photos that are not trained on
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
-SIZE_STEP = 32  # px by which the crops grow at once
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """All that decides what the trained network becomes, beside the losses and the pictures.
-
-    Args:
-        steps: optimiser steps.
-        batch_size: crops in a batch, in each process.
-        accumulation: batches whose gradients make one step.
-        image_size: side of the square crops at the end in px.
-        first_size: side of the crops at the first step in px; they grow, slowly at first, for much
-            is learned sooner from small ones.
-        style_size: longer side of the style image in px; larger means larger strokes.
-        learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
-            and falls to 0 as a cosine. What has no norm of its own follows with Adam.
-        warmup_steps: steps until the learning rate is at its highest.
-        width: channels of the network's first layer.
-        num_blocks: residual blocks of the network.
-        stability: weight of the painting's change when the photo moves by some px and gets noise;
-            from about 100 on videos flicker less. A step takes a third longer.
-        seed: of the weights and of the order and crops of the photos.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    steps: int = 20_000
-    batch_size: int = 4
-    accumulation: int = 1
-    image_size: int = 256
-    first_size: int = 128
-    style_size: int = 384
-    learning_rate: float = 0.03
-    warmup_steps: int = 100
-    width: int = 32
-    num_blocks: int = 5
-    stability: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "width", "num_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("image_size", "first_size", "style_size"):
-            if getattr(self, name) < 32:
-                raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
-        if not 0 <= self.stability < math.inf:
-            raise ValueError(f"stability must be 0 or more, not {self.stability}")
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """One step, its loss terms and the speed since the last report.
-
-    Args:
-        step: number from 1.
-        loss: weighted sum of the terms.
-        content, style, tv: the terms before weighting.
-        images_per_second: of all processes.
-        loading: share of the time spent waiting for photos; near 0 unless the device is starved.
-    """
-
-    step: int
-    loss: float
-    content: float
-    style: float
-    tv: float
-    images_per_second: float
-    loading: float
 
 
 def train(
@@ -285,44 +205,6 @@ def train(
     return checkpoint
 
 
-class Clock:
-    """Measures speed, and how long the photos are waited for.
-
-    Args:
-        images: of a step, in all processes.
-        step: where the training goes on.
-    """
-
-    def __init__(self, images: int, step: int) -> None:
-        self.images = images
-        self.last_report, self.last_step = time.perf_counter(), step
-        self.waited = 0.0
-
-    def watch(self, loader: Iterable[Item]) -> Iterator[Item]:
-        """The same items; the time until each comes counts as waiting."""
-        start = time.perf_counter()
-        for item in loader:
-            self.waited += time.perf_counter() - start
-            yield item
-            start = time.perf_counter()
-
-    def is_due(self) -> bool:
-        """Whether the last report is more than a second old."""
-        return time.perf_counter() - self.last_report > 1
-
-    def progress(self, step: int, terms: LossTerms) -> TrainingProgress:
-        """A report; the next one covers what comes after it."""
-        now = time.perf_counter()
-        elapsed = now - self.last_report
-        steps = step - self.last_step
-        losses = (x.item() for x in (terms.total, terms.content, terms.style, terms.tv))
-        progress = TrainingProgress(
-            step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
-        )
-        self.last_report, self.last_step, self.waited = now, step, 0.0
-        return progress
-
-
 def _asks_to_stop(
     callback: Callable[[TrainingProgress], None] | None, progress: TrainingProgress
 ) -> bool:
@@ -345,14 +227,6 @@ def _leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
-    """Side of an item's crop in px: from first_size to image_size with the square of the time."""
-    first = min(settings.first_size, settings.image_size)
-    progress = item // global_batch / settings.steps
-    lacking = (settings.image_size - first) * (1 - progress**2)
-    return max(first, settings.image_size - SIZE_STEP * round(lacking / SIZE_STEP))
 
 
 def _hold_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:

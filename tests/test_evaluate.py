@@ -7,7 +7,8 @@ import torch
 from fast import evaluate as cli_module
 from fast.figures import instability, iterations_to_reach, measure
 from fast.photos import find_photos, read_photos
-from fast.training import TrainingSettings, train
+from fast.settings import TrainingSettings
+from fast.training import train
 from media import write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings, PerceptualLoss

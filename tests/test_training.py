@@ -13,8 +13,10 @@ import train as train_cli
 from fast.data import PhotoCrops
 from fast.learner import Diverged, Learner, Schedule
 from fast.photos import find_photos
+from fast.progress import Clock
 from fast.record import TILE
-from fast.training import TrainingSettings, crop_size, train
+from fast.settings import TrainingSettings, crop_size
+from fast.training import train
 from media import read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings
@@ -47,21 +49,16 @@ def always_32(item):
     return 32
 
 
-def test_training_lowers_the_loss_and_describes_itself(job):
+@pytest.fixture
+def report_every_step(monkeypatch):
+    monkeypatch.setattr(Clock, "is_due", lambda self: True)
+
+
+def test_training_lowers_the_loss_and_describes_itself(job, report_every_step):
     values = []
     job |= {"settings": TrainingSettings(**{**vars(SETTINGS), "steps": 40})}
 
-    class Clock:  # report every step
-        now = 0.0
-
-        @classmethod
-        def perf_counter(cls):
-            cls.now += 2
-            return cls.now
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fast.training.time", Clock)
-        train(**job, credits={"title": "Waves"}, callback=lambda p: values.append(p.loss))
+    train(**job, credits={"title": "Waves"}, callback=lambda p: values.append(p.loss))
     assert len(values) == 40
     assert sum(values[-5:]) < 0.85 * sum(values[:5])
     saved = read_checkpoint(job["output"])
@@ -228,15 +225,7 @@ def test_accumulated_batches_are_one_step_of_many_images(job, tmp_path):
         torch.testing.assert_close(parts.weights[name], weight, rtol=1e-3, atol=1e-3)
 
 
-def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path):
-    class Clock:  # report every step
-        now = 0.0
-
-        @classmethod
-        def perf_counter(cls):
-            cls.now += 2
-            return cls.now
-
+def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path, report_every_step):
     def losses():
         lines = (tmp_path / "style.jsonl").read_text().splitlines()
         return [json.loads(line)["step"] for line in lines]
@@ -245,16 +234,14 @@ def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path):
         if progress.step == 5:
             raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fast.training.time", Clock)
-        with pytest.raises(KeyboardInterrupt):
-            train(**job, save_every=2, keep=2, callback=stop)
-        assert losses() == [1, 2, 3, 4, 5]
-        with (tmp_path / "style.jsonl").open("a") as file:
-            file.write('{"step": 6}\n{"st')  # beyond the checkpoint, as after a crash
-        (tmp_path / "style.preview.jpg").write_bytes(b"broken")
-        (tmp_path / "style.stepfoo.pth").write_bytes(b"not ours")
-        train(**job, save_every=2, keep=2, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(**job, save_every=2, keep=2, callback=stop)
+    assert losses() == [1, 2, 3, 4, 5]
+    with (tmp_path / "style.jsonl").open("a") as file:
+        file.write('{"step": 6}\n{"st')  # beyond the checkpoint, as after a crash
+    (tmp_path / "style.preview.jpg").write_bytes(b"broken")
+    (tmp_path / "style.stepfoo.pth").write_bytes(b"not ours")
+    train(**job, save_every=2, keep=2, resume=True)
     assert losses() == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in tmp_path.glob("style.step*.pth")) == [
         "style.step5.pth",

@@ -1,0 +1,69 @@
+"""How a training goes on: its losses, its speed, and how long the photos are waited for."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from models.losses import LossTerms
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One step, its loss terms and the speed since the last report.
+
+    Args:
+        step: number from 1.
+        loss: weighted sum of the terms.
+        content, style, tv: the terms before weighting.
+        images_per_second: of all processes.
+        loading: share of the time spent waiting for photos; near 0 unless the device is starved.
+    """
+
+    step: int
+    loss: float
+    content: float
+    style: float
+    tv: float
+    images_per_second: float
+    loading: float
+
+
+class Clock:
+    """Measures speed, and how long the photos are waited for.
+
+    Args:
+        images: of a step, in all processes.
+        step: where the training goes on.
+    """
+
+    def __init__(self, images: int, step: int) -> None:
+        self.images = images
+        self.last_report, self.last_step = time.perf_counter(), step
+        self.waited = 0.0
+
+    def watch(self, loader: Iterable[Item]) -> Iterator[Item]:
+        """The same items; the time until each comes counts as waiting."""
+        start = time.perf_counter()
+        for item in loader:
+            self.waited += time.perf_counter() - start
+            yield item
+            start = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Whether the last report is more than a second old."""
+        return time.perf_counter() - self.last_report > 1
+
+    def progress(self, step: int, terms: LossTerms) -> TrainingProgress:
+        """A report; the next one covers what comes after it."""
+        now = time.perf_counter()
+        elapsed = now - self.last_report
+        steps = step - self.last_step
+        losses = (x.item() for x in (terms.total, terms.content, terms.style, terms.tv))
+        progress = TrainingProgress(
+            step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
+        )
+        self.last_report, self.last_step, self.waited = now, step, 0.0
+        return progress

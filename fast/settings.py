@@ -1,0 +1,69 @@
+"""All that decides what a trained network becomes, beside the losses and the pictures."""
+
+import math
+from dataclasses import dataclass
+
+SIZE_STEP = 32  # px by which the crops grow at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Network, data and schedule of a training.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: crops in a batch, in each process.
+        accumulation: batches whose gradients make one step.
+        image_size: side of the square crops at the end in px.
+        first_size: side of the crops at the first step in px; they grow, slowly at first, for much
+            is learned sooner from small ones.
+        style_size: longer side of the style image in px; larger means larger strokes.
+        learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
+            and falls to 0 as a cosine. What has no norm of its own follows with Adam.
+        warmup_steps: steps until the learning rate is at its highest.
+        width: channels of the network's first layer.
+        num_blocks: residual blocks of the network.
+        stability: weight of the painting's change when the photo moves by some px and gets noise;
+            from about 100 on videos flicker less. A step takes a third longer.
+        seed: of the weights and of the order and crops of the photos.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    steps: int = 20_000
+    batch_size: int = 4
+    accumulation: int = 1
+    image_size: int = 256
+    first_size: int = 128
+    style_size: int = 384
+    learning_rate: float = 0.03
+    warmup_steps: int = 100
+    width: int = 32
+    num_blocks: int = 5
+    stability: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "width", "num_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("image_size", "first_size", "style_size"):
+            if getattr(self, name) < 32:
+                raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
+        if not 0 <= self.stability < math.inf:
+            raise ValueError(f"stability must be 0 or more, not {self.stability}")
+
+
+def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
+    """Side of an item's crop in px: from first_size to image_size with the square of the time."""
+    first = min(settings.first_size, settings.image_size)
+    progress = item // global_batch / settings.steps
+    lacking = (settings.image_size - first) * (1 - progress**2)
+    return max(first, settings.image_size - SIZE_STEP * round(lacking / SIZE_STEP))
