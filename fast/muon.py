@@ -13,8 +13,8 @@ class Muon(torch.optim.Optimizer):
     """Steps in orthogonalised directions: all singular values of a step are about equal.
 
     Adam's steps are dominated by a few directions that all images agree on; equal singular values
-    move the rare ones as far, and the transformer network needs clearly fewer images for the same
-    loss. Departures from the source: a kernel (out, in, h, w) counts as a matrix
+    move the rare ones as far, and in a short trial the transformer network needed fewer images for
+    the same loss. Departures from the source: a kernel (out, in, h, w) counts as a matrix
     (out, in * h * w); and because a normalisation follows each of these convolutions, so that their
     scale has no effect, a step is a fraction of the weight's norm, and the norm stays as it was.
 
