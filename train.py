@@ -44,6 +44,11 @@ def parse_args() -> argparse.Namespace:
         "--data-limit", type=cli.positive_int, metavar="N", help="take the first N photos only"
     )
     files.add_argument(
+        "--streaming",
+        action="store_true",
+        help="read parquet files or a data set of the hub while training, storing nothing",
+    )
+    files.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write"
     )
     files.add_argument(
@@ -83,9 +88,14 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--force", action="store_true", help="overwrite an existing output")
     run.add_argument(
         "--mixed-precision",
-        choices=("auto", "no", "bf16"),
+        choices=("auto", "no", "bf16", "fp16"),
         default="auto",
-        help="precision of the convolutions; auto: the faster (default: %(default)s)",
+        help="precision of the convolutions; auto: bf16 if it is the faster (default: %(default)s)",
+    )
+    run.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network, which takes a minute or two at first; needs a C++ compiler",
     )
     run.add_argument(
         "--cpu", action="store_true", help="train on the CPU even where there is a GPU"
@@ -131,6 +141,7 @@ def main() -> int:
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
+        dynamo_backend="inductor" if args.compile else "no",
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
     )
@@ -170,6 +181,7 @@ def main() -> int:
             loss=loss,
             accelerator=accelerator,
             data_limit=args.data_limit,
+            streaming=args.streaming,
             init_from=args.init_from,
             resume=args.resume,
             save_every=args.save_every,

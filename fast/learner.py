@@ -58,8 +58,8 @@ class Learner:
         self.schedule = schedule
         self.accelerator = accelerator
         optimizers = make_optimizers(net, schedule.learning_rate)
+        self.bare_net = net
         self.net, *self.optimizers = accelerator.prepare(net, *optimizers)
-        self.bare_net: TransformerNet = accelerator.unwrap_model(self.net)
         self.factor = 1.0  # of the learning rate; halved when the loss diverges
         self.lowest = math.inf
         self.retries = 0
@@ -93,6 +93,8 @@ class Learner:
             for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True)
         }
         states |= {"factor": self.factor, "lowest": self.lowest}
+        if self.accelerator.scaler:
+            states["scaler"] = self.accelerator.scaler.state_dict()
         return plain(self.bare_net.state_dict()), states
 
     def load_state(self, weights: dict[str, Tensor], states: dict[str, Any]) -> None:
@@ -101,6 +103,8 @@ class Learner:
         for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True):
             optimizer.load_state_dict(plain(states[name]))  # it keeps what it is given
         self.factor, self.lowest = states["factor"], states["lowest"]
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(states["scaler"])
 
     def keep_as_good(self, step: int) -> None:
         """Remember this state to go back to; Diverged if there is no good in it."""
@@ -146,7 +150,10 @@ def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.opt
     for name, weight in net.named_parameters():
         is_normalised = weight.ndim == 4 and not name.startswith("to_rgb")
         (normalised if is_normalised else others).append(weight)
-    optimizers = [Muon(normalised, lr=learning_rate), Adam(others, lr=learning_rate * ADAM_SHARE)]
+    optimizers = [
+        Muon(normalised, lr=learning_rate),
+        Adam(others, lr=learning_rate * ADAM_SHARE, fused=True),
+    ]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -4,12 +4,13 @@ import os
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import datasets
 
 ARCHIVES = (".zip", ".tar")
+BUFFER = 1000  # photos of a stream among which the next one is drawn
 MIN_SIDE = 16  # px, for the deepest layer of the losses
 
 
@@ -71,12 +73,70 @@ class RowPhoto:
     index: int
 
     def read(self) -> bytes:
-        image = self.rows[self.index][self.column] or {}
-        if image.get("bytes") is not None:
-            return image["bytes"]
-        if image.get("path") is not None:
-            return Path(image["path"]).read_bytes()
-        raise ValueError(f"{self.name} holds no image")
+        return _content(self.name, self.rows[self.index][self.column])
+
+
+@dataclass(frozen=True)
+class StreamedPhoto:
+    """A row of a stream, here already: its bytes, or the path to them."""
+
+    name: str
+    image: dict[str, Any] | None
+
+    def read(self) -> bytes:
+        return _content(self.name, self.image)
+
+
+class PhotoStream:
+    """The photos of a data set, read while they are used and stored nowhere.
+
+    Args:
+        data: "hf:owner/name", a parquet file or a folder of them.
+        limit: take the first so many photos only.
+
+    Raises:
+        ValueError: there is nothing of that name, or no image in it.
+    """
+
+    def __init__(self, data: str | Path, *, limit: int | None = None) -> None:
+        self.name = f"stream of {limit or 'all'} photos of {data}"
+        path = Path(data)
+        tables = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if str(data).startswith("hf:"):
+            rows, self.column = _open_rows(str(data).removeprefix("hf:"), None, streaming=True)
+        elif tables and all(p.suffix == ".parquet" and p.is_file() for p in tables):
+            rows, self.column = _open_rows("parquet", tables, streaming=True)
+        else:
+            raise ValueError(f"--data {data} is no data set of a hub and no parquet file to stream")
+        self.rows = rows.take(limit) if limit else rows
+        self.held_out: list[Photo] = []
+
+    def __iter__(self) -> Iterator[Photo]:
+        return self._photos(self.rows)
+
+    def hold_out(self, number: int) -> list[Photo]:
+        """The first photos; they are left out from now on."""
+        self.held_out = list(islice(self, number))
+        return self.held_out
+
+    def shuffled(self, seed: int) -> Iterator[Photo]:
+        """All photos, again and again, in another order each time."""
+        rows = self.rows.shuffle(seed=seed, buffer_size=BUFFER)
+        for epoch in count():
+            rows.set_epoch(epoch)
+            is_empty = True
+            for photo in self._photos(rows):
+                # Compared by content: skipping the first rows would keep the files in their order.
+                if photo.image not in [held_out.image for held_out in self.held_out]:
+                    is_empty = False
+                    yield photo
+            if is_empty:
+                raise ValueError(f"{self.name}: there is none to train on")
+
+    def _photos(self, rows: "datasets.IterableDataset") -> Iterator[Photo]:
+        for number, row in enumerate(rows):
+            image = row[self.column]
+            yield StreamedPhoto((image or {}).get("path") or f"row {number}", image)
 
 
 def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo]:
@@ -160,7 +220,15 @@ def _photos_in_archive(path: Path) -> list[Photo]:
 
 
 def _photos_in_rows(name: str, files: Sequence[Path] | None) -> list[Photo]:
-    """The rows of the first column of images, not decoded."""
+    rows, column = _open_rows(name, files)
+    shown = files[0].name if files else name
+    return [RowPhoto(f"{shown} row {index}", rows, column, index) for index in range(len(rows))]
+
+
+def _open_rows(
+    name: str, files: Sequence[Path] | None, *, streaming: bool = False
+) -> tuple[Any, str]:
+    """A data set, and the name of its first column of images, which are not decoded."""
     try:
         import datasets
     except ImportError:
@@ -168,21 +236,31 @@ def _photos_in_rows(name: str, files: Sequence[Path] | None) -> list[Photo]:
             "parquet files and data sets of a hub need: pip install datasets"
         ) from None
     shown = files[0] if files else f"hf:{name}"
+    files = {"data_files": [str(f) for f in files]} if files else {}
     try:
-        if files:
-            rows = datasets.load_dataset(name, data_files=[str(f) for f in files], split="train")
-        else:
-            parts = datasets.load_dataset(name)
-            rows = parts.get("train", next(iter(parts.values())))
+        parts = datasets.load_dataset(name, **files, streaming=streaming)
     except Exception as error:  # of the network, the file system, the parsers of many formats
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"--data {shown}: {reason}") from error
-    columns = [c for c, kind in rows.features.items() if isinstance(kind, datasets.Image)]
+    rows = parts.get("train", next(iter(parts.values())))
+    columns = [c for c, kind in (rows.features or {}).items() if isinstance(kind, datasets.Image)]
     if not columns:
-        raise ValueError(f"--data {shown}: no images in its columns {', '.join(rows.features)}")
-    rows = rows.cast_column(columns[0], datasets.Image(decode=False))
-    shown = files[0].name if files else name
-    return [RowPhoto(f"{shown} row {index}", rows, columns[0], index) for index in range(len(rows))]
+        known = ", ".join(rows.features or ["of unknown kind"])
+        raise ValueError(f"--data {shown}: no images in its columns {known}")
+    return rows.cast_column(columns[0], datasets.Image(decode=False)), columns[0]
+
+
+def _content(name: str, image: dict[str, Any] | None) -> bytes:
+    """The file of an image that `datasets` has not decoded."""
+    image = image or {}
+    if image.get("bytes") is not None:
+        return image["bytes"]
+    if image.get("path") is None:
+        raise ValueError(f"{name} holds no image")
+    import fsspec  # comes with `datasets`; a stream's path may lead into an archive or to a server
+
+    with fsspec.open(image["path"], "rb") as file:
+        return file.read()
 
 
 @cache

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,9 +15,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fast.data import PhotoCrops, collate
+from fast.data import PhotoCrops, StreamedCrops, collate
 from fast.learner import Diverged, Learner, Schedule, plain
-from fast.photos import Photo, find_photos, read_photos
+from fast.photos import Photo, PhotoStream, find_photos, read_photos
 from fast.progress import Clock, TrainingProgress
 from fast.record import Record
 from fast.settings import TrainingSettings, crop_size
@@ -39,6 +40,7 @@ def train(
     loss: LossSettings,
     accelerator: Accelerator,
     data_limit: int | None = None,
+    streaming: bool = False,
     init_from: Path | None = None,
     resume: bool = False,
     save_every: int = 500,
@@ -62,6 +64,8 @@ def train(
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
         data_limit: take the first so many photos only.
+        streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
+            on reads them again up to there.
         init_from: checkpoint whose weights to start from: a new style is learned sooner.
         resume: go on from `output` if it exists.
         save_every: steps between two checkpoints.
@@ -80,9 +84,9 @@ def train(
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
         OSError: a file cannot be read or written.
     """
-    photos, held_out = _hold_out(find_photos(data, limit=data_limit))
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
-    if global_batch > len(photos):
+    photos, held_out, names = _open(data, data_limit, streaming)
+    if not streaming and global_batch > len(photos):
         raise ValueError(
             f"--data {data}: {len(photos)} photos to train on are fewer than the {global_batch} "
             "of a step"
@@ -91,7 +95,6 @@ def train(
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
     net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
-    names = "\n".join(photo.name for photo in photos)
     checkpoint = Checkpoint(
         arguments=net.arguments,
         weights={},
@@ -121,18 +124,17 @@ def train(
     if saved:
         learner.load_state(saved.weights, saved.resume_state)
     device = accelerator.device
-    # The loss network is frozen: bfloat16 weights need no master copy. Its features exceed
-    # float16's range.
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    # The loss network is frozen: weights of half precision need no master copy.
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+        accelerator.mixed_precision, torch.float32
+    )
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-    # The items of this run: item i is the same crop in every run.
-    crops = PhotoCrops(photos, partial(crop_size, settings, global_batch), seed=settings.seed)
     record = None
     if accelerator.is_main_process:
-        candidates = [*held_out, *photos]
-        images = read_photos(candidates, 2 * settings.image_size, count=max(1, len(held_out)))
+        candidates, number = chain(held_out, photos), max(1, len(held_out))
+        images = read_photos(candidates, 2 * settings.image_size, count=number)
         record = Record(output, list(images.values()), first_step=step, keep=keep)
-    unreadable: set[str] = set()
+    unreadable = set(saved.resume_state["unreadable"]) if saved else set()
 
     def save() -> None:
         learner.keep_as_good(step)
@@ -140,6 +142,7 @@ def train(
             return
         finished = step == settings.steps
         checkpoint.weights, state = learner.good
+        state = {**state, "unreadable": sorted(unreadable)}
         checkpoint.resume_state = {} if finished else state
         checkpoint.training |= {
             "step": step,
@@ -153,18 +156,27 @@ def train(
 
     learner.keep_as_good(step)
     while step < settings.steps:
+        # Processes take turns, a batch each. Item i is the same crop in every run.
+        items = [
+            item
+            for item in range(step * global_batch, settings.steps * global_batch)
+            if item // settings.batch_size % accelerator.num_processes == accelerator.process_index
+        ]
         loader = DataLoader(
-            crops,
+            (StreamedCrops if streaming else PhotoCrops)(
+                photos, partial(crop_size, settings, global_batch), items, seed=settings.seed
+            ),
             batch_size=settings.batch_size,
-            sampler=range(step * global_batch, settings.steps * global_batch),
-            num_workers=num_workers,
+            # More than one would each read the whole of a stream.
+            num_workers=min(1, num_workers) if streaming else num_workers,
             collate_fn=collate,
             worker_init_fn=_leave_interrupts_to_the_main_process,
             pin_memory=device.type == "cuda",
         )
         clock, stop = Clock(global_batch, step), False
         try:
-            for content, failures in clock.watch(accelerator.prepare(loader)):
+            for content, failures in clock.watch(loader):
+                content = content.to(device, non_blocking=True)
                 for failure in set(failures) - unreadable:
                     unreadable.add(failure)
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
@@ -229,14 +241,21 @@ def _leave_interrupts_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _hold_out(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
-    """The photos to train on, and some from all over the data set that are kept out of it."""
+def _open(
+    data: str | Path, limit: int | None, streaming: bool
+) -> tuple[Sequence[Photo] | PhotoStream, list[Photo], str]:
+    """The photos to train on, some that are kept out of them, and the names of all."""
+    if streaming:
+        stream = PhotoStream(data, limit=limit)
+        number = min(NUM_HELD_OUT, limit // 10) if limit else NUM_HELD_OUT
+        return stream, stream.hold_out(number), stream.name
+    photos = find_photos(data, limit=limit)
     number = min(NUM_HELD_OUT, len(photos) // 10)
-    chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}
+    chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}  # from all over it
     parts = [], []
     for index, photo in enumerate(photos):
         parts[index in chosen].append(photo)
-    return parts
+    return *parts, "\n".join(photo.name for photo in photos)
 
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:

@@ -144,8 +144,7 @@ class PerceptualLoss(nn.Module):
         style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
         style_blend: a weight for each style image; equal by default. Their Gram matrices and
             energies are averaged.
-        dtype: precision of the network's convolutions, float32 or bfloat16; Gram matrices and
-            losses are float32.
+        dtype: precision of the network's convolutions; Gram matrices and losses are float32.
 
     Raises:
         ValueError: a style image is too small for the layers, or the blend does not fit the images.
@@ -160,10 +159,6 @@ class PerceptualLoss(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if dtype == torch.float16:
-            raise ValueError(
-                "the loss network's features exceed float16; choose bfloat16 or float32"
-            )
         self.settings = settings
         self.vgg = VGG19Features(
             settings.content_layers + settings.style_layers,

@@ -137,7 +137,7 @@ class UpsampleConvLayer(nn.Module):
             "pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight.float()
         )
         # Reflecting the up-sampled image at its border repeats the small image's border pixel.
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = _repeat_border(x)
         x = F.conv2d(x, phases.flatten(0, 2).to(x.dtype))  # (B, 4 * out, H + 1, W + 1)
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
         x = x.permute(0, 2, 3, 1).contiguous()
@@ -244,6 +244,14 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
 def _sum_pixels(x: Tensor) -> Tensor:
     """(B, C, H, W) channels-last -> (B, C), summed in float32."""
     return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1, dtype=torch.float32)
+
+
+def _repeat_border(x: Tensor) -> Tensor:
+    """Padding by one px that repeats the border."""
+    if torch.compiler.is_compiling():  # inductor fails at the gradient of F.pad's replication
+        x = torch.cat((x[:, :, :1], x, x[:, :, -1:]), dim=2)
+        return torch.cat((x[..., :1], x, x[..., -1:]), dim=3)
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
 def _reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:

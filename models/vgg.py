@@ -27,6 +27,8 @@ LAYER_NAMES = tuple(
 CAFFE_MEAN, CAFFE_STD = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+FLOAT16_SCALE = 1 / 64  # of the features there, which would exceed its 65504
+
 
 class VGG19Features(nn.Module):
     """Features of the VGG-19 network, by layer name (Simonyan & Zisserman, arXiv 1409.1556).
@@ -39,7 +41,8 @@ class VGG19Features(nn.Module):
         layers: layer names such as "relu4_2"; see LAYER_NAMES.
         weights: "original" (the authors' Caffe weights, bundled) or "torchvision"
             (VGG19_Weights.IMAGENET1K_V1, downloaded on first use).
-        dtype: precision of the convolutions and of the features.
+        dtype: precision of the convolutions and of the features; in float16 all features are
+            FLOAT16_SCALE times as large.
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
@@ -64,6 +67,8 @@ class VGG19Features(nn.Module):
         state, mean, std = _read_weights(weights, [n for n in self.names if n.startswith("conv")])
         first = state["conv1_1.weight"] / torch.tensor(std).view(1, 3, 1, 1)
         state["conv1_1.weight"] = first.flip(1) if weights == "original" else first  # BGR -> RGB
+        if dtype == torch.float16:
+            _scale_features(state, FLOAT16_SCALE)
         mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 
@@ -174,14 +179,18 @@ def _read_torchvision(convs: list[str]) -> dict[str, Tensor]:
             f"torchvision's VGG-19 weights could not be downloaded ({error}); "
             "the bundled ones need no network: --vgg original"
         ) from error
-    # Standardised images are some 57 times smaller than 0..255 ones. ReLU and max pooling pass a
-    # factor through, so scaling the input and every bias brings the features to the original
-    # network's scale, where the same loss weights apply.
-    scale = 255 * sum(IMAGENET_STD) / 3
-    state = {}
-    for conv in convs:
-        index = LAYER_NAMES.index(conv)
-        input_scale = scale if conv == "conv1_1" else 1
-        state[f"{conv}.weight"] = stored[f"features.{index}.weight"] * input_scale
-        state[f"{conv}.bias"] = stored[f"features.{index}.bias"] * scale
+    state = {
+        f"{conv}.{kind}": stored[f"features.{LAYER_NAMES.index(conv)}.{kind}"]
+        for conv in convs
+        for kind in ("weight", "bias")
+    }
+    # Standardised images are some 57 times smaller than 0..255 ones, and so are the features.
+    _scale_features(state, 255 * sum(IMAGENET_STD) / 3)
     return state
+
+
+def _scale_features(state: dict[str, Tensor], factor: float) -> None:
+    """Multiply all features: ReLU and max pooling pass on a factor of the first convolution."""
+    for name in state:
+        if name == "conv1_1.weight" or name.endswith(".bias"):
+            state[name] = state[name] * factor

@@ -35,6 +35,16 @@ def assert_same_gradients(
         torch.testing.assert_close(grad, expected_grad, rtol=rtol, atol=atol)
 
 
+def make_parquet(photos: Path, path: Path) -> None:
+    """Write the photos of a folder as a table."""
+    import datasets
+
+    rows = [{"bytes": p.read_bytes(), "path": p.name} for p in sorted(photos.iterdir())]
+    columns = {"label": list(range(len(rows))), "picture": rows}
+    kinds = datasets.Features({"label": datasets.Value("int32"), "picture": datasets.Image()})
+    datasets.Dataset.from_dict(columns, features=kinds).to_parquet(str(path))
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of three small photos."""
@@ -43,6 +53,12 @@ def photos(tmp_path: Path) -> Path:
     for number in range(3):
         write_image(folder / f"{number}.png", smooth_image(48, 60, seed=number))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_cache_at_home_and_no_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
 @pytest.fixture

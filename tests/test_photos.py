@@ -1,10 +1,13 @@
 import tarfile
 import zipfile
+from itertools import islice
 
 import pytest
+import torch
 
-from fast.data import PhotoCrops
-from fast.photos import find_photos
+from fast.data import PhotoCrops, StreamedCrops
+from fast.photos import PhotoStream, find_photos
+from tests.conftest import make_parquet
 
 
 @pytest.fixture
@@ -27,20 +30,6 @@ def make_tar(photos, path):
         archive.add(__file__, "0.txt")
 
 
-def make_parquet(photos, path):
-    import datasets
-
-    rows = [{"bytes": p.read_bytes(), "path": p.name} for p in sorted(photos.iterdir())]
-    columns = {"label": list(range(len(rows))), "picture": rows}
-    kinds = datasets.Features({"label": datasets.Value("int32"), "picture": datasets.Image()})
-    datasets.Dataset.from_dict(columns, features=kinds).to_parquet(str(path))
-
-
-@pytest.fixture(autouse=True)
-def no_cache_at_home(monkeypatch, tmp_path):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.mark.parametrize(
     ("make", "name"), [(make_zip, "a.zip"), (make_tar, "a.tar"), (make_parquet, "a.parquet")]
 )
@@ -51,7 +40,7 @@ def test_photos_lie_in_archives_and_tables(make, name, photos, contents, tmp_pat
     for data in (folder / name, folder):  # by itself, and as the content of a folder
         found = find_photos(data)
         assert [photo.read() for photo in found] == contents
-        assert PhotoCrops(found, lambda item: 32)[2][0].shape == (3, 32, 32)
+        assert PhotoCrops(found, lambda item: 32, [2])[0][0].shape == (3, 32, 32)
     assert len(find_photos(folder / name, limit=2)) == 2
 
 
@@ -84,8 +73,8 @@ def test_damaged_member_of_an_archive_is_left_out(photos, tmp_path):
     start = content.index(b"IDAT")
     content[start : start + 40] = bytes(40)
     (tmp_path / "a.zip").write_bytes(content)
-    crops = PhotoCrops(find_photos(tmp_path / "a.zip"), lambda item: 32)
-    failures = [name for item in range(3) for name in crops[item][1]]
+    crops = PhotoCrops(find_photos(tmp_path / "a.zip"), lambda item: 32, range(3))
+    failures = [name for _, names in crops for name in names]
     assert len(failures) == 1 and "0.png" in failures[0]
 
 
@@ -104,3 +93,73 @@ def test_what_holds_no_photos_is_refused(data, what, tmp_path, monkeypatch):
     (tmp_path / "text.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=what):
         find_photos(data)
+
+
+def test_stream_comes_again_and_again_in_another_order(photos, contents, tmp_path):
+    make_parquet(photos, tmp_path / "a.parquet")
+    stream = PhotoStream(tmp_path / "a.parquet")
+    assert [photo.read() for photo in stream] == contents
+    read = [photo.read() for photo in islice(stream.shuffled(seed=1), 30)]
+    epochs = [read[i : i + 3] for i in range(0, 30, 3)]
+    assert all(sorted(epoch) == sorted(contents) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert read == [photo.read() for photo in islice(stream.shuffled(seed=1), 30)]
+    assert len(list(PhotoStream(tmp_path / "a.parquet", limit=2))) == 2
+
+
+def test_held_out_photos_do_not_come_again(photos, contents, tmp_path):
+    make_parquet(photos, tmp_path / "a.parquet")
+    stream = PhotoStream(tmp_path / "a.parquet")
+    assert [photo.read() for photo in stream.hold_out(1)] == contents[:1]
+    assert {photo.read() for photo in islice(stream.shuffled(seed=0), 6)} == set(contents[1:])
+    stream.hold_out(3)
+    with pytest.raises(ValueError, match="none to train on"):
+        next(stream.shuffled(seed=0))
+
+
+def test_crop_of_a_stream_depends_on_seed_and_item_alone(photos, tmp_path):
+    """The second photo is broken: the one after it stands in, wherever the reading begins."""
+    (photos / "1.png").write_bytes(b"broken")
+    make_parquet(photos, tmp_path / "a.parquet")
+    stream = PhotoStream(tmp_path / "a.parquet")
+    whole = list(StreamedCrops(stream, lambda item: 32, range(12), seed=1))
+    assert len(whole) == 12 and sum(len(names) for _, names in whole) >= 4
+    for items in (range(5, 12), range(1, 12, 2)):
+        part = list(StreamedCrops(stream, lambda item: 32, items, seed=1))
+        assert len(part) == len(items)
+        assert all(torch.equal(crop, whole[i][0]) for (crop, _), i in zip(part, items, strict=True))
+
+
+def test_stream_of_broken_photos_ends(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("fast.data.MAX_UNREADABLE", 5)
+    for photo in photos.iterdir():
+        photo.write_bytes(b"broken")
+    make_parquet(photos, tmp_path / "a.parquet")
+    crops = StreamedCrops(PhotoStream(tmp_path / "a.parquet"), lambda item: 32, range(2))
+    with pytest.raises(ValueError, match="none of 5 photos can be read"):
+        list(crops)
+
+
+def test_hub_is_asked_for_the_named_data_set(photos, contents, monkeypatch):
+    import datasets
+
+    images = [{"bytes": content, "path": None} for content in contents]
+    features = datasets.Features({"image": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"image": images}, features=features)
+    parts = {"test": rows, "train": rows.select([1])}
+
+    def load_dataset(name, *, streaming):
+        assert name == "owner/name"
+        return {n: r.to_iterable_dataset() for n, r in parts.items()} if streaming else parts
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for found in (find_photos("hf:owner/name"), PhotoStream("hf:owner/name")):
+        assert [photo.read() for photo in found] == contents[1:2]
+    del parts["train"]
+    assert len(find_photos("hf:owner/name")) == 3
+
+
+def test_only_tables_and_hubs_are_streamed(photos):
+    for data in (photos, photos / "0.png", "nowhere"):
+        with pytest.raises(ValueError, match="to stream"):
+            PhotoStream(data)

@@ -21,7 +21,7 @@ from media import read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings
 from models.transformer_net import TransformerNet
-from tests.conftest import SAMPLES, smooth_image
+from tests.conftest import SAMPLES, make_parquet, smooth_image
 
 SETTINGS = TrainingSettings(
     steps=6, batch_size=2, image_size=32, style_size=48, width=4, num_blocks=1, warmup_steps=1
@@ -70,19 +70,42 @@ def test_training_lowers_the_loss_and_describes_itself(job, report_every_step):
     assert job["output"].with_suffix(".preview.jpg").exists()
 
 
-def test_resumed_training_ends_at_the_very_same_weights(job, tmp_path):
-    whole = train(**job)
-    job["output"] = tmp_path / "again.pth"
+def test_resumed_training_ends_at_the_very_same_weights(job, tmp_path, report_every_step):
+    assert_resumes_to_the_same_weights(job, tmp_path, stop_at=1)
 
+
+def test_everything_at_once_resumes_to_the_very_same_weights(job, tmp_path, report_every_step):
+    changes = {"accumulation": 2, "batch_size": 1, "stability": 50.0}
+    changes |= {"image_size": 96, "first_size": 32}  # 32, 32, 64, 64, 64, 96 px
+    job |= {"settings": TrainingSettings(**{**vars(SETTINGS), **changes}), "num_workers": 2}
+    assert_resumes_to_the_same_weights(job, tmp_path, stop_at=3)
+
+
+@pytest.mark.filterwarnings("ignore:photo left out")
+def test_stream_is_trained_on_and_resumed(job, photos, tmp_path, report_every_step):
+    for number in range(9):  # eight of all are held out
+        write_image(photos / f"more{number}.png", smooth_image(40, 40, seed=number))
+    (photos / "more9.png").write_bytes(b"broken")
+    make_parquet(photos, tmp_path / "photos.parquet")
+    job |= {"data": tmp_path / "photos.parquet", "streaming": True, "num_workers": 1}
+    whole, resumed = assert_resumes_to_the_same_weights(job, tmp_path, stop_at=4)
+    assert whole.training["unreadable"] == resumed.training["unreadable"] == 1
+
+
+def assert_resumes_to_the_same_weights(job, tmp_path, *, stop_at):
     def stop(progress):
-        raise KeyboardInterrupt
+        if progress.step == stop_at:
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):  # after the first step
+    whole = train(**job)
+    job = {**job, "output": tmp_path / "again.pth"}
+    with pytest.raises(KeyboardInterrupt):
         train(**job, callback=stop)
     part = read_checkpoint(job["output"])
-    assert part.training["step"] == 1 and part.resume_state
+    assert part.training["step"] == stop_at and part.resume_state
     resumed = train(**job, resume=True)
     assert all(torch.equal(resumed.weights[k], whole.weights[k]) for k in whole.weights)
+    return whole, resumed
 
 
 def test_bfloat16_training_stays_close_to_float32(job, tmp_path):
@@ -283,10 +306,10 @@ def test_full_disk_keeps_the_last_checkpoint(job, monkeypatch):
 
 def test_crops_depend_on_seed_and_item_alone(photos):
     paths = find_photos(photos)
-    crops = PhotoCrops(paths, always_32, seed=1)
-    assert crops[5][0].shape == (3, 32, 32)
-    assert torch.equal(crops[5][0], PhotoCrops(paths, always_32, seed=1)[5][0])
-    assert not torch.equal(crops[5][0], PhotoCrops(paths, always_32, seed=2)[5][0])
+    crop, _ = PhotoCrops(paths, always_32, range(9), seed=1)[5]
+    assert crop.shape == (3, 32, 32)
+    assert torch.equal(crop, PhotoCrops(paths, always_32, [5], seed=1)[0][0])
+    assert not torch.equal(crop, PhotoCrops(paths, always_32, [5], seed=2)[0][0])
 
 
 def test_crops_grow_from_the_first_size_to_the_last():
@@ -303,7 +326,7 @@ def test_crops_grow_from_the_first_size_to_the_last():
 def test_every_photo_comes_once_before_any_comes_again(tmp_path):
     for grey in range(5):
         write_image(tmp_path / f"{grey}.png", torch.full((1, 3, 40, 40), grey / 255))
-    crops = PhotoCrops(find_photos(tmp_path), always_32)
+    crops = PhotoCrops(find_photos(tmp_path), always_32, range(20))
     orders = [[round(255 * crops[5 * e + i][0].mean().item()) for i in range(5)] for e in range(4)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     assert len(set(map(tuple, orders))) > 1
@@ -311,8 +334,7 @@ def test_every_photo_comes_once_before_any_comes_again(tmp_path):
 
 def test_unreadable_photos_are_replaced_and_named(photos):
     (photos / "1.png").write_bytes(b"broken")
-    crops = PhotoCrops(find_photos(photos), always_32)
-    items = [crops[item] for item in range(3)]
+    items = list(PhotoCrops(find_photos(photos), always_32, range(3)))
     assert all(crop.isfinite().all() for crop, _ in items)
     assert [name for _, names in items for name in names] == [
         "1.png is not an image: its content is of no image format that Pillow knows"

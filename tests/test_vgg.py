@@ -89,15 +89,16 @@ def test_weights_are_frozen_even_after_train():
     assert not vgg.training and not any(p.requires_grad for p in vgg.parameters())
 
 
-def test_bfloat16_features_are_close(photo):
+@pytest.mark.parametrize(
+    ("dtype", "scale", "error"), [(torch.bfloat16, 1, 0.03), (torch.float16, 1 / 64, 0.01)]
+)
+def test_features_of_half_precision_are_close(photo, dtype, scale, error):
     layers = ["relu1_2", "relu4_3"]
-    exact, rounded = (
-        VGG19Features(layers)(photo),
-        VGG19Features(layers, dtype=torch.bfloat16)(photo),
-    )
+    exact, rounded = VGG19Features(layers)(photo), VGG19Features(layers, dtype=dtype)(photo)
     for layer in layers:
-        assert rounded[layer].dtype == torch.bfloat16
-        assert (rounded[layer] - exact[layer]).norm() < 0.03 * exact[layer].norm()
+        assert rounded[layer].dtype == dtype
+        expected = scale * exact[layer]
+        assert (rounded[layer] - expected).norm() < error * expected.norm()
 
 
 @pytest.mark.parametrize("layers", [["relu9_9"], ["conv3"], []])
