@@ -138,6 +138,8 @@ def main() -> int:
         precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
     if precision == "auto":
         precision = "bf16" if pick_precision("auto", device).itemsize == 2 else "no"
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("--mixed-precision fp16 needs a GPU; choose bf16 or no")
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",

@@ -1,15 +1,22 @@
 """The usual implementation, to measure against: float32, NCHW, eager, everything computed every
 time.
 
-The network is the one of the common PyTorch examples, the training step theirs with this project's
-loss network.
+The network is the one of the common PyTorch examples, the training theirs with this project's loss
+network.
 """
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models import vgg19
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
+from fast.photos import Photo
 from models.losses import LossSettings
 from models.transformer_net import OUTPUT_SCALE, TransformerNet
 from models.vgg import CAFFE_MEAN, LAYER_NAMES, VGG19Features
@@ -57,7 +64,8 @@ class TextbookLoss(nn.Module):
         ours = VGG19Features(wanted, dtype=torch.float64)  # plain convolutions
         for name, conv in ours.convs.items():
             self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
-        self.mean = torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)
+        self.vgg.to(style.device)
+        self.mean = torch.tensor(CAFFE_MEAN, device=style.device).view(1, 3, 1, 1)
         with torch.no_grad():
             features = self._features(style)
         self.grams = {n: self._gram(features[n]) for n in settings.style_layers}
@@ -89,3 +97,36 @@ class TextbookLoss(nn.Module):
         return s.content_weight * content_loss / len(
             s.content_layers
         ) + s.style_weight * style_loss / len(s.style_layers)
+
+
+class TextbookPhotos(Dataset[Tensor]):
+    """Photos decoded whole, resized, the middle cut out: (3, size, size)."""
+
+    def __init__(self, photos: Sequence[Photo], size: int) -> None:
+        self.photos = photos
+        self.transform = Compose([Resize(size), CenterCrop(size), ToTensor()])
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(Image.open(BytesIO(self.photos[index].read())).convert("RGB"))
+
+
+def textbook_training(
+    style: Tensor, photos: Sequence[Photo], size: int, batch_size: int
+) -> Iterator[TransformerNet]:
+    """Adam at 1e-3 without a schedule, photos read in the same process; the network after each
+    step, without end.
+    """
+    ours = TransformerNet().to(style.device)
+    net, loss = TextbookNet(ours), TextbookLoss(LossSettings(), style)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    crops = TextbookPhotos(photos, size)
+    while True:
+        for content in DataLoader(crops, batch_size, shuffle=True, drop_last=True):
+            content = content.to(style.device)
+            optimizer.zero_grad()
+            loss(net(content), content).backward()
+            optimizer.step()
+            yield ours

@@ -1,6 +1,7 @@
 import torch
 
-from benchmarks.textbook import TextbookLoss, TextbookNet
+from benchmarks.textbook import TextbookLoss, TextbookNet, textbook_training
+from fast.photos import find_photos
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
@@ -19,3 +20,10 @@ def test_textbook_loss_computes_the_same():
     expected = TextbookLoss(settings, style)(image, content)
     result = ours(image, ours.content_targets(content)).total
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=0)
+
+
+def test_textbook_learns(photos):
+    style = smooth_image(64, 64, seed=1)
+    steps = textbook_training(style, find_photos(photos), size=64, batch_size=2)
+    weights = [next(steps).to_rgb.weight.detach().clone() for _ in range(2)]
+    assert not torch.equal(*weights)

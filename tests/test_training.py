@@ -383,6 +383,19 @@ def test_strength_stability_and_a_quick_run(run, job):
     assert saved.training["steps"] == 2  # what is said counts more than --quick
 
 
+@pytest.mark.slow
+def test_compiled_training_stays_close(job, tmp_path):
+    command = [sys.executable, "train.py", "--style", job["style"], "--data", job["data"]]
+    command += [*TINY, *LAYERS, "--cpu", "--quiet"]
+    for name, flags in (("eager.pth", []), ("compiled.pth", ["--compile"])):
+        subprocess.run(
+            [*map(str, [*command, *flags, "-o", tmp_path / name])], cwd=SAMPLES.parent, check=True
+        )
+    eager, compiled = (read_checkpoint(tmp_path / f"{n}.pth") for n in ("eager", "compiled"))
+    for name, weight in eager.weights.items():
+        torch.testing.assert_close(compiled.weights[name], weight, rtol=1e-2, atol=1e-3)
+
+
 def test_two_processes_equal_one_that_accumulates_their_batches(job, tmp_path):
     command = ["--style", job["style"], "--data", job["data"], *TINY, *LAYERS, "--cpu", "--quiet"]
     runs = {
@@ -438,6 +451,7 @@ def test_interrupted_command_saves_and_resumes(job, workers):
         ("-o", "nowhere/out.pth", "no folder nowhere"),
         ("--steps", "0", "steps"),
         ("--style-layers", "relu8_1", "relu8_1"),
+        ("--mixed-precision", "fp16", "GPU"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
