@@ -46,7 +46,8 @@ def parse_args() -> argparse.Namespace:
     files.add_argument(
         "--streaming",
         action="store_true",
-        help="read parquet files or a data set of the hub while training, storing nothing",
+        help="read parquet files or a data set of the hub while training, storing nothing; every "
+        "process reads all of it by itself, and --resume reads it again up to there",
     )
     files.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write"
@@ -95,7 +96,8 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--compile",
         action="store_true",
-        help="compile the network, which takes a minute or two at first; needs a C++ compiler",
+        help="compile the network: a minute or more at first and again as the crops grow; needs a "
+        "C++ compiler",
     )
     run.add_argument(
         "--cpu", action="store_true", help="train on the CPU even where there is a GPU"
@@ -105,7 +107,7 @@ def parse_args() -> argparse.Namespace:
         type=cli.not_negative,
         default=max(1, min(8, (os.cpu_count() or 1) // 2)),
         metavar="N",
-        help="processes that read photos (default: %(default)s)",
+        help="processes that read photos; at most one for --streaming (default: %(default)s)",
     )
     run.add_argument(
         "--tensorboard", type=Path, metavar="DIR", help="write the losses for TensorBoard there"
@@ -143,7 +145,7 @@ def main() -> int:
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
-        dynamo_backend="inductor" if args.compile else "no",
+        dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
     )

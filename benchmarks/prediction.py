@@ -1,14 +1,12 @@
 """Speed of prediction beside the textbook implementation, in the same run.
 
     python -m benchmarks.prediction
+    python -m benchmarks.prediction --size 512 --turns 5
 
 Both compute the same function, one forward pass of the classic network; ours in the precision that
 predict.py chooses here.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import time
 
@@ -16,7 +14,7 @@ import torch
 
 import cli
 from benchmarks.textbook import TextbookNet
-from benchmarks.turns import WHO, in_turns
+from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import set_precision
 from models.device import keep_pages, pick_device, pick_precision
 from models.transformer_net import TransformerNet
@@ -41,27 +39,26 @@ def images_per_second(ours: bool, size: int, device: torch.device) -> float:
 
 
 def main() -> int:
-    parser = cli.make_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
-        "--size", type=int, default=1024, metavar="PX", help="side (default: %(default)s)"
+        "--size",
+        type=cli.positive_int,
+        default=1024,
+        metavar="PX",
+        help="side of the image (default: %(default)s)",
     )
-    parser.add_argument(
-        "--turns", type=int, default=3, metavar="N", help="turns (default: %(default)s)"
-    )
-    parser.add_argument("--device", help="where to compute (default: the best there is)")
-    parser.add_argument("--only", choices=WHO, help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = pick_device(args.device)
     if args.only:
         print(images_per_second(args.only == "ours", args.size, device))
         return cli.OK
-    precision = str(pick_precision("auto", device)).removeprefix("torch.")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}")
+    print_machine(device)
     arguments = ["--size", str(args.size), "--device", str(device)]
-    textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, args.turns)
-    print(f"\n| {args.size} px | s an image |\n| --- | --- |")
-    print(f"| textbook, float32 | {1 / textbook:.2f} |\n| ours, {precision} | {1 / ours:.2f} |")
-    print(f"| ratio | {ratio:.1f}x |")
+    textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, max(1, args.turns))
+    print("| prediction | textbook | ours | ratio |\n| --- | --- | --- | --- |")
+    print(
+        f"| prediction, {args.size} px | {1 / textbook:.2f} s | {1 / ours:.2f} s | {ratio:.1f}x |"
+    )
     return cli.OK
 
 

@@ -13,12 +13,9 @@ objective on the sample photos, which neither is trained on, or has seen four ti
 """
 
 import argparse
-import os
-import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cli
 from benchmarks.textbook import TextbookLoss, TextbookNet, textbook_training
-from benchmarks.turns import WHO, in_turns
+from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.photos import find_photos, read_photos
 from fast.progress import TrainingProgress
 from fast.settings import TrainingSettings
@@ -47,14 +44,12 @@ PATIENCE = 4  # times our images that the textbook may see
 
 
 def our_training(
-    args: argparse.Namespace, settings: TrainingSettings, device: torch.device
-) -> tuple[TransformerNet, list[float]]:
-    """The network, and images per second as reported on the way."""
-    speeds = []
-
-    def report(progress: TrainingProgress) -> None:
-        speeds.append(progress.images_per_second)
-
+    args: argparse.Namespace,
+    settings: TrainingSettings,
+    device: torch.device,
+    callback: Callable[[TrainingProgress], None] | None = None,
+) -> TransformerNet:
+    """The network after all steps."""
     keep_pages()
     precision = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "no"
     with tempfile.TemporaryDirectory() as folder:
@@ -66,9 +61,9 @@ def our_training(
             loss=LossSettings(),
             accelerator=Accelerator(mixed_precision=precision, cpu=device.type == "cpu"),
             num_workers=args.workers,
-            callback=report,
+            callback=callback,
         )
-    return checkpoint.build(), speeds
+    return checkpoint.build().to(device)
 
 
 def their_training(
@@ -82,18 +77,23 @@ def their_training(
 
 
 def images_per_second(ours: bool, args: argparse.Namespace, device: torch.device) -> float:
-    """Of the whole loop at full size, in this process."""
+    """Of the whole loop at full size from the first to the last step, in this process."""
     settings = TrainingSettings(steps=args.steps, first_size=256)
-    if ours:
-        _, speeds = our_training(args, settings, device)
-        return statistics.median(speeds[1:])  # the first report covers one step, the slowest
-    steps = their_training(args, settings, device)
-    next(steps)
-    start = time.perf_counter()
-    for _ in islice(steps, args.steps - 1):
+    times: list[float] = []
+
+    def note_time(_: object = None) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
-    return (args.steps - 1) * settings.batch_size / (time.perf_counter() - start)
+        times.append(time.perf_counter())
+
+    if ours:  # the first and the last step are always reported
+        our_training(args, settings, device, note_time)
+    else:
+        steps = their_training(args, settings, device)
+        for step, _ in enumerate(islice(steps, args.steps), start=1):
+            if step in (1, args.steps):
+                note_time()
+    return (args.steps - 1) * settings.batch_size / (times[-1] - times[0])
 
 
 def operations() -> float:
@@ -108,7 +108,7 @@ def operations() -> float:
 def matrix_rate(device: torch.device) -> float:
     """Operations per second of a large matrix product in the precision that training chooses."""
     size = 8192 if device.type == "cuda" else 2048
-    matrix = torch.rand(size, size, device=device, dtype=pick_precision("auto", device))
+    matrix = torch.rand(size, size, device=device).to(pick_precision("auto", device))
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -124,45 +124,39 @@ def objective(net: TransformerNet, loss: PerceptualLoss, photos: list[Tensor]) -
     return torch.stack(totals).mean().item()
 
 
-def quality(args: argparse.Namespace, device: torch.device) -> None:
+def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
     """Print how many images each recipe needs."""
     settings = TrainingSettings(steps=args.quality_steps, image_size=args.quality_size)
-    style = read_image(STYLE, long_side=settings.style_size).rgb
+    style = read_image(STYLE, long_side=settings.style_size).rgb.to(device)
     loss = PerceptualLoss(LossSettings(), [style])
-    photos = list(read_photos(find_photos(SAMPLES / "photos"), settings.image_size).values())
-    net, _ = our_training(args, settings, device)
-    wanted = objective(net, loss, photos)
+    samples = read_photos(find_photos(SAMPLES / "photos"), settings.image_size).values()
+    photos = [photo.to(device) for photo in samples]
+    wanted = objective(our_training(args, settings, device), loss, photos)
     ours = settings.steps * settings.batch_size
-    print(
-        f"\n| recipe | images | objective |\n| --- | --- | --- |\n| ours | {ours} | {wanted:.3f} |"
-    )
+    print("\n| recipe | images | objective |\n| --- | --- | --- |")
+    print(f"| ours | {ours} | {wanted:.3f} |", flush=True)
 
-    reached, step = float("inf"), 0
-    check_every = max(1, settings.steps // 10)
+    reached, check_every = float("inf"), max(1, settings.steps // 10)
     textbook = their_training(args, replace(settings, seed=1), device)
     for step, net in enumerate(islice(textbook, PATIENCE * settings.steps), start=1):
         if step % check_every == 0:
-            reached = objective(net, loss.to(device), [p.to(device) for p in photos])
+            reached = objective(net, loss, photos)
             if reached <= wanted:
                 break
     theirs = step * settings.batch_size
     print(f"| textbook | {theirs} | {reached:.3f} |")
-    more = "" if reached <= wanted else "more than "
-    print(f"| ratio | {more}{theirs / ours:.1f}x | |")
+    print(f"| ratio | {'' if reached <= wanted else 'more than '}{theirs / ours:.1f}x | |")
 
 
-def main() -> int:
-    parser = cli.make_parser(__doc__)
+def parse_args() -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--data", required=True, help="photos to train on, as for train.py")
     parser.add_argument(
         "--steps",
         type=cli.positive_int,
         default=8,
         metavar="N",
-        help="of a run for the speed; some hundred on a GPU (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--turns", type=cli.not_negative, default=3, metavar="N", help="(default: %(default)s)"
+        help="of a run for the speed, two or more; some hundred on a GPU (default: %(default)s)",
     )
     parser.add_argument(
         "--quality-steps",
@@ -176,36 +170,41 @@ def main() -> int:
         type=cli.positive_int,
         default=256,
         metavar="PX",
-        help="final crops (default: %(default)s)",
+        help="of its crops at the end, and of the textbook's (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=cli.not_negative,
-        default=max(1, min(8, (os.cpu_count() or 1) // 2)),
+        default=1,
         metavar="N",
         help="processes that read photos for train.py (default: %(default)s)",
     )
-    parser.add_argument("--device", help="where to compute (default: the best there is)")
-    parser.add_argument("--only", choices=WHO, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.steps < 2:
+        parser.error("--steps must be 2 or more")
+    batch, number = TrainingSettings.batch_size, len(find_photos(args.data))
+    if number < batch:
+        parser.error(f"--data {args.data}: {number} photos are fewer than a batch of {batch}")
+    return args
+
+
+def main() -> int:
+    args = parse_args()
     device = pick_device(args.device)
     if args.only:
         print(images_per_second(args.only == "ours", args, device))
         return cli.OK
-    precision = str(pick_precision("auto", device)).removeprefix("torch.")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}")
+    print_machine(device)
     if args.turns:
         arguments = ["--data", args.data, "--device", str(device), "--steps", str(args.steps)]
-        textbook, ours, ratio = in_turns(
-            "benchmarks.training", [*arguments, "--workers", str(args.workers)], args.turns
-        )
+        arguments += ["--workers", str(args.workers)]
+        textbook, ours, ratio = in_turns("benchmarks.training", arguments, args.turns)
         share = operations() / matrix_rate(device)
-        print("\n| 256 px, batch 4 | images/s | utilisation |\n| --- | --- | --- |")
-        print(f"| textbook, float32 | {textbook:.2f} | {textbook * share:.0%} |")
-        print(f"| ours, {precision} | {ours:.2f} | {ours * share:.0%} |")
-        print(f"| ratio | {ratio:.1f}x | |")
+        print("| training, 256 px, batch 4 | images/s | utilisation |\n| --- | --- | --- |")
+        print(f"| textbook | {textbook:.2f} | {textbook * share:.0%} |")
+        print(f"| ours | {ours:.2f} | {ours * share:.0%} |\n| ratio | {ratio:.1f}x | |")
     if args.quality_steps:
-        quality(args, device)
+        compare_quality(args, device)
     return cli.OK
 
 

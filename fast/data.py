@@ -1,22 +1,103 @@
 """Training photos as endless, repeatable random crops."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from fast.photos import Photo, PhotoStream
+from fast.photos import Photo, find_photos
+from fast.rows import PhotoStream
+from fast.settings import TrainingSettings, crop_size
 from media import decode_image
 
 # A crop (3, S, S), float32 RGB in [0, 1], and what was unreadable on the way to it.
 Item = tuple[Tensor, list[str]]
 
+NUM_HELD_OUT = 8  # photos that are not trained on
 ZOOM = 2.0  # a photo's short side is scaled to 1...ZOOM times the crop's side
 MAX_UNREADABLE = 1000  # photos of a stream, one after the other
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Photos to train on, and some that are kept out of them; names stands for the former."""
+
+    photos: Sequence[Photo] | PhotoStream
+    held_out: Sequence[Photo]
+    names: str
+
+
+def find_training_data(
+    data: str | Path, *, limit: int | None, streaming: bool, at_least: int
+) -> TrainingData:
+    """The photos of a data set, one in ten of them held out, but at most NUM_HELD_OUT.
+
+    Args:
+        data: as for find_photos, or for PhotoStream when streaming.
+        limit: take the first so many only.
+        streaming: read them while they are used.
+        at_least: how many have to be left to train on, except of a stream, whose length is unknown.
+
+    Raises:
+        ValueError: there is nothing of that name, or there are too few images in it.
+        OSError: it cannot be read.
+    """
+    if streaming:
+        stream = PhotoStream(data, limit=limit)
+        number = min(NUM_HELD_OUT, limit // 10) if limit else NUM_HELD_OUT
+        return TrainingData(stream, stream.hold_out(number), stream.name)
+    photos = find_photos(data, limit=limit)
+    number = min(NUM_HELD_OUT, len(photos) // 10)
+    chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}  # from all over it
+    parts: tuple[list[Photo], list[Photo]] = [], []
+    for index, photo in enumerate(photos):
+        parts[index in chosen].append(photo)
+    if len(parts[0]) < at_least:
+        raise ValueError(
+            f"--data {data}: {len(parts[0])} photos to train on are fewer than the {at_least} "
+            "of a step"
+        )
+    return TrainingData(*parts, "\n".join(photo.name for photo in parts[0]))
+
+
+def make_loader(
+    photos: Sequence[Photo] | PhotoStream,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    *,
+    first_step: int,
+    num_workers: int,
+) -> DataLoader[Item]:
+    """Batches for this process from a step on to the end: crops (B, 3, S, S) and unreadables.
+
+    Processes take turns, a batch each. Item i is the same crop in every run.
+    """
+    batch, processes = settings.batch_size, accelerator.num_processes
+    step = batch * settings.accumulation * processes
+    items = [
+        item
+        for item in range(first_step * step, settings.steps * step)
+        if item // batch % processes == accelerator.process_index
+    ]
+    streaming = isinstance(photos, PhotoStream)
+    return DataLoader(
+        (StreamedCrops if streaming else PhotoCrops)(
+            photos, partial(crop_size, settings, step), items, seed=settings.seed
+        ),
+        batch_size=batch,
+        num_workers=min(1, num_workers) if streaming else num_workers,
+        collate_fn=collate,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
+        pin_memory=accelerator.device.type == "cuda",
+    )
 
 
 class PhotoCrops(Dataset[Item]):
@@ -146,3 +227,9 @@ def collate(items: Sequence[Item]) -> Item:
     """Items of one size as a batch (B, 3, S, S), and all that was unreadable."""
     crops, unreadable = zip(*items, strict=True)
     return torch.stack(crops), sum(unreadable, [])
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

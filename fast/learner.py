@@ -51,15 +51,16 @@ class Learner:
     Args:
         net: on the CPU; it is moved to the accelerator's device.
         schedule: of the learning rate.
-        accelerator: prepares network and optimisers.
+        accelerator: prepares the network; its scaler, if any, is shared by the optimisers.
     """
 
     def __init__(self, net: TransformerNet, schedule: Schedule, accelerator: Accelerator) -> None:
         self.schedule = schedule
         self.accelerator = accelerator
-        optimizers = make_optimizers(net, schedule.learning_rate)
         self.bare_net = net
-        self.net, *self.optimizers = accelerator.prepare(net, *optimizers)
+        self.net = accelerator.prepare(net)
+        # Not prepared: each would update the scaler of float16 for itself.
+        self.optimizers = make_optimizers(net, schedule.learning_rate)
         self.factor = 1.0  # of the learning rate; halved when the loss diverges
         self.lowest = math.inf
         self.retries = 0
@@ -69,11 +70,16 @@ class Learner:
         """Backward pass of a loss, and a step of the optimisers if a batch's last part is done."""
         self.accelerator.backward(loss)
         self.recent.append(loss.detach())
+        if not self.accelerator.sync_gradients:
+            return
+        scaler = self.accelerator.scaler
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * self.schedule.share(step) * self.factor
-            optimizer.step()
+            scaler.step(optimizer) if scaler else optimizer.step()
             optimizer.zero_grad()
+        if scaler:
+            scaler.update()
 
     def check(self) -> None:
         """Diverged if the mean loss since the last check, of all processes, has gone wrong."""

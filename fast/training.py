@@ -1,11 +1,9 @@
 """Training a TransformerNet for one style (Johnson et al., arXiv 1603.08155)."""
 
 import hashlib
-import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,21 +11,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from fast.data import PhotoCrops, StreamedCrops, collate
+from fast.data import find_training_data, make_loader
 from fast.learner import Diverged, Learner, Schedule, plain
-from fast.photos import Photo, PhotoStream, find_photos, read_photos
+from fast.photos import read_photos
 from fast.progress import Clock, TrainingProgress
 from fast.record import Record
-from fast.settings import TrainingSettings, crop_size
+from fast.settings import TrainingSettings
 from fast.stability import instability_loss
 from media import read_image
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
 
-NUM_HELD_OUT = 8  # photos that are not trained on
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 
 
@@ -85,12 +81,7 @@ def train(
         OSError: a file cannot be read or written.
     """
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
-    photos, held_out, names = _open(data, data_limit, streaming)
-    if not streaming and global_batch > len(photos):
-        raise ValueError(
-            f"--data {data}: {len(photos)} photos to train on are fewer than the {global_batch} "
-            "of a step"
-        )
+    photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps = settings.accumulation
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
@@ -98,15 +89,11 @@ def train(
     checkpoint = Checkpoint(
         arguments=net.arguments,
         weights={},
-        style={
-            "file": style.name,
-            "sha256": _sha256(style.read_bytes()),
-            **(credits or {}),
-        },
+        style={"file": style.name, "sha256": _sha256(style.read_bytes()), **(credits or {})},
         loss=plain(asdict(loss)),
         training={
             **asdict(settings),
-            "data": _sha256(names.encode(errors="surrogateescape")),
+            "data": _sha256(photos.names.encode(errors="surrogateescape")),
             "init_from": _sha256(init_from.read_bytes()) if init_from else "",
             "mixed_precision": accelerator.mixed_precision,
             "processes": accelerator.num_processes,
@@ -121,8 +108,10 @@ def train(
         return saved
     schedule = Schedule(settings.learning_rate, settings.warmup_steps, settings.steps)
     learner = Learner(net, schedule, accelerator)
+    unreadable: set[str] = set()
     if saved:
         learner.load_state(saved.weights, saved.resume_state)
+        unreadable.update(saved.resume_state.get("unreadable", ()))
     device = accelerator.device
     # The loss network is frozen: weights of half precision need no master copy.
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
@@ -131,10 +120,9 @@ def train(
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
     record = None
     if accelerator.is_main_process:
-        candidates, number = chain(held_out, photos), max(1, len(held_out))
+        candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
         images = read_photos(candidates, 2 * settings.image_size, count=number)
         record = Record(output, list(images.values()), first_step=step, keep=keep)
-    unreadable = set(saved.resume_state["unreadable"]) if saved else set()
 
     def save() -> None:
         learner.keep_as_good(step)
@@ -142,8 +130,7 @@ def train(
             return
         finished = step == settings.steps
         checkpoint.weights, state = learner.good
-        state = {**state, "unreadable": sorted(unreadable)}
-        checkpoint.resume_state = {} if finished else state
+        checkpoint.resume_state = {} if finished else state | {"unreadable": sorted(unreadable)}
         checkpoint.training |= {
             "step": step,
             "images": step * global_batch,
@@ -156,30 +143,16 @@ def train(
 
     learner.keep_as_good(step)
     while step < settings.steps:
-        # Processes take turns, a batch each. Item i is the same crop in every run.
-        items = [
-            item
-            for item in range(step * global_batch, settings.steps * global_batch)
-            if item // settings.batch_size % accelerator.num_processes == accelerator.process_index
-        ]
-        loader = DataLoader(
-            (StreamedCrops if streaming else PhotoCrops)(
-                photos, partial(crop_size, settings, global_batch), items, seed=settings.seed
-            ),
-            batch_size=settings.batch_size,
-            # More than one would each read the whole of a stream.
-            num_workers=min(1, num_workers) if streaming else num_workers,
-            collate_fn=collate,
-            worker_init_fn=_leave_interrupts_to_the_main_process,
-            pin_memory=device.type == "cuda",
+        loader = make_loader(
+            photos.photos, settings, accelerator, first_step=step, num_workers=num_workers
         )
         clock, stop = Clock(global_batch, step), False
         try:
             for content, failures in clock.watch(loader):
-                content = content.to(device, non_blocking=True)
                 for failure in set(failures) - unreadable:
                     unreadable.add(failure)
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
+                content = content.to(device, non_blocking=True)
                 with accelerator.accumulate(learner.net):
                     stylized = learner.net(content)
                     targets = perceptual_loss.content_targets(content)
@@ -193,21 +166,19 @@ def train(
                 if not accelerator.sync_gradients:
                     continue
                 step += 1
-                must_save = step % save_every == 0 or step == settings.steps
-                if must_save or step % CHECK_EVERY == 0:
-                    learner.check()
                 if clock.is_due() or step in (1, settings.steps):
                     progress = clock.progress(step, terms)
                     accelerator.log(asdict(progress), step=step)
                     if record:
                         record.log(asdict(progress))
                         stop = _asks_to_stop(callback, progress)
+                stop = _any_process(accelerator, stop)
+                must_save = stop or step % save_every == 0 or step == settings.steps
+                if must_save or step % CHECK_EVERY == 0:
+                    learner.check()
                 if must_save:
                     save()
-                if _any_process(accelerator, stop):
-                    if not must_save:
-                        learner.check()
-                        save()
+                if stop:
                     raise KeyboardInterrupt
         except Diverged as error:
             step = learner.go_back(error)
@@ -233,29 +204,6 @@ def _any_process(accelerator: Accelerator, stop: bool) -> bool:
     if accelerator.num_processes == 1:
         return stop
     return accelerator.gather(torch.tensor([stop], device=accelerator.device)).any().item()
-
-
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _open(
-    data: str | Path, limit: int | None, streaming: bool
-) -> tuple[Sequence[Photo] | PhotoStream, list[Photo], str]:
-    """The photos to train on, some that are kept out of them, and the names of all."""
-    if streaming:
-        stream = PhotoStream(data, limit=limit)
-        number = min(NUM_HELD_OUT, limit // 10) if limit else NUM_HELD_OUT
-        return stream, stream.hold_out(number), stream.name
-    photos = find_photos(data, limit=limit)
-    number = min(NUM_HELD_OUT, len(photos) // 10)
-    chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}  # from all over it
-    parts = [], []
-    for index, photo in enumerate(photos):
-        parts[index in chosen].append(photo)
-    return *parts, "\n".join(photo.name for photo in photos)
 
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:

@@ -4,10 +4,13 @@ from itertools import islice
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from fast.data import PhotoCrops, StreamedCrops
-from fast.photos import PhotoStream, find_photos
-from tests.conftest import make_parquet
+from fast.data import PhotoCrops, StreamedCrops, collate
+from fast.photos import find_photos
+from fast.rows import PhotoStream
+from media import write_image
+from tests.conftest import make_parquet, smooth_image
 
 
 @pytest.fixture
@@ -28,6 +31,9 @@ def make_tar(photos, path):
         for photo in sorted(photos.iterdir()):
             archive.add(photo, photo.name)
         archive.add(__file__, "0.txt")
+
+
+pytestmark = pytest.mark.usefixtures("data_sets")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +118,8 @@ def test_held_out_photos_do_not_come_again(photos, contents, tmp_path):
     stream = PhotoStream(tmp_path / "a.parquet")
     assert [photo.read() for photo in stream.hold_out(1)] == contents[:1]
     assert {photo.read() for photo in islice(stream.shuffled(seed=0), 6)} == set(contents[1:])
-    stream.hold_out(3)
-    with pytest.raises(ValueError, match="none to train on"):
-        next(stream.shuffled(seed=0))
+    assert [photo.read() for photo in stream] == contents[1:]
+    assert len(stream.hold_out(9)) == 1  # one is left to train on
 
 
 def test_crop_of_a_stream_depends_on_seed_and_item_alone(photos, tmp_path):
@@ -140,6 +145,36 @@ def test_stream_of_broken_photos_ends(photos, tmp_path, monkeypatch):
         list(crops)
 
 
+def test_order_of_a_stream_depends_neither_on_workers_nor_on_other_streams(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fast.rows.BUFFER", 2)
+    (tmp_path / "tables").mkdir()
+    for number in range(3):
+        make_parquet(photos, tmp_path / "tables" / f"{number}.parquet")
+        for photo in photos.iterdir():
+            write_image(photo, smooth_image(40, 40, seed=hash(photo.name) % 99 + number))
+    crops = StreamedCrops(PhotoStream(tmp_path / "tables"), lambda item: 32, range(20))
+    alone, by_worker = (
+        list(DataLoader(crops, collate_fn=collate, num_workers=number)) for number in (0, 1)
+    )
+    assert len(alone) == 20
+    for (crop, _), (same, _) in zip(alone, by_worker, strict=True):
+        assert torch.equal(crop, same)
+
+
+def test_unreadable_rows_have_the_same_name_in_every_epoch(photos, tmp_path):
+    import datasets
+
+    rows = [{"bytes": content, "path": None} for content in (b"broken", b"as well")]
+    rows += [{"bytes": (photos / "0.png").read_bytes(), "path": None}]
+    features = datasets.Features({"image": datasets.Image()})
+    table = datasets.Dataset.from_dict({"image": rows}, features=features)
+    table.to_parquet(str(tmp_path / "a.parquet"))
+    crops = StreamedCrops(PhotoStream(tmp_path / "a.parquet"), lambda item: 32, range(12))
+    assert len({name for _, names in crops for name in names}) == 2
+
+
 def test_hub_is_asked_for_the_named_data_set(photos, contents, monkeypatch):
     import datasets
 
@@ -148,8 +183,8 @@ def test_hub_is_asked_for_the_named_data_set(photos, contents, monkeypatch):
     rows = datasets.Dataset.from_dict({"image": images}, features=features)
     parts = {"test": rows, "train": rows.select([1])}
 
-    def load_dataset(name, *, streaming):
-        assert name == "owner/name"
+    def load_dataset(path, *, streaming):
+        assert path == "owner/name"
         return {n: r.to_iterable_dataset() for n, r in parts.items()} if streaming else parts
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 import train as train_cli
-from fast.data import PhotoCrops
+from fast.data import PhotoCrops, make_loader
 from fast.learner import Diverged, Learner, Schedule
 from fast.photos import find_photos
 from fast.progress import Clock
@@ -76,12 +76,14 @@ def test_resumed_training_ends_at_the_very_same_weights(job, tmp_path, report_ev
 
 def test_everything_at_once_resumes_to_the_very_same_weights(job, tmp_path, report_every_step):
     changes = {"accumulation": 2, "batch_size": 1, "stability": 50.0}
-    changes |= {"image_size": 96, "first_size": 32}  # 32, 32, 64, 64, 64, 96 px
+    changes |= {"image_size": 96, "first_size": 32}
     job |= {"settings": TrainingSettings(**{**vars(SETTINGS), **changes}), "num_workers": 2}
+    assert crop_size(job["settings"], 2, 0) < crop_size(job["settings"], 2, 11)
     assert_resumes_to_the_same_weights(job, tmp_path, stop_at=3)
 
 
 @pytest.mark.filterwarnings("ignore:photo left out")
+@pytest.mark.usefixtures("data_sets")
 def test_stream_is_trained_on_and_resumed(job, photos, tmp_path, report_every_step):
     for number in range(9):  # eight of all are held out
         write_image(photos / f"more{number}.png", smooth_image(40, 40, seed=number))
@@ -383,41 +385,71 @@ def test_strength_stability_and_a_quick_run(run, job):
     assert saved.training["steps"] == 2  # what is said counts more than --quick
 
 
-@pytest.mark.slow
-def test_compiled_training_stays_close(job, tmp_path):
-    command = [sys.executable, "train.py", "--style", job["style"], "--data", job["data"]]
-    command += [*TINY, *LAYERS, "--cpu", "--quiet"]
-    for name, flags in (("eager.pth", []), ("compiled.pth", ["--compile"])):
+@pytest.mark.parametrize(
+    ("start", "flags"),
+    [
+        (["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"], []),
+        pytest.param([], ["--accumulation", "2", "--compile"], marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_and_a_compiled_one_learn_the_same(job, tmp_path, start, flags):
+    """As one process that accumulates two batches, as is and compiled."""
+    command = ["train.py", "--style", job["style"], "--data", job["data"], *SMALL.split(), *LAYERS]
+    command += ["--cpu", "--quiet", "--steps", "4", "--warmup-steps", "0", "--stability", "50"]
+    for name, before, after in (
+        ("one.pth", [], ["--accumulation", "2"]),
+        ("other.pth", start, flags),
+    ):
         subprocess.run(
-            [*map(str, [*command, *flags, "-o", tmp_path / name])], cwd=SAMPLES.parent, check=True
-        )
-    eager, compiled = (read_checkpoint(tmp_path / f"{n}.pth") for n in ("eager", "compiled"))
-    for name, weight in eager.weights.items():
-        torch.testing.assert_close(compiled.weights[name], weight, rtol=1e-2, atol=1e-3)
-
-
-def test_two_processes_equal_one_that_accumulates_their_batches(job, tmp_path):
-    command = ["--style", job["style"], "--data", job["data"], *TINY, *LAYERS, "--cpu", "--quiet"]
-    runs = {
-        "one.pth": [sys.executable, "train.py", "--accumulation", "2"],
-        "two.pth": [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--standalone", "train.py"),
-        ],
-    }
-    for name, start in runs.items():
-        subprocess.run(
-            [*map(str, [*start, *command, "-o", tmp_path / name])],
+            [*map(str, [sys.executable, *before, *command, *after, "-o", tmp_path / name])],
             cwd=SAMPLES.parent,
             check=True,
             capture_output=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    one, two = (read_checkpoint(tmp_path / name) for name in runs)
-    assert one.training["images"] == two.training["images"] == 4
-    assert two.training["processes"] == 2
-    for name, weight in one.weights.items():
-        torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=1e-3)
+    one, other = (read_checkpoint(tmp_path / name) for name in ("one.pth", "other.pth"))
+    assert one.training["images"] == other.training["images"] == 8
+    assert other.training["processes"] == (2 if start else 1)
+    torch.manual_seed(0)
+    initial = TransformerNet(**one.arguments).state_dict()
+    way = sum((one.weights[k] - initial[k]).square().sum() for k in initial)
+    difference = sum((other.weights[k] - one.weights[k]).square().sum() for k in initial)
+    assert way > 0 and difference < 0.01 * way
+
+
+def test_shares_of_the_processes_are_disjoint_and_complete(photos):
+    class Process:
+        num_processes, device = 3, torch.device("cpu")
+
+        def __init__(self, index):
+            self.process_index = index
+
+    settings = TrainingSettings(steps=4, batch_size=2, accumulation=2, image_size=32)
+    shares = [
+        make_loader(
+            find_photos(photos), settings, Process(index), first_step=1, num_workers=0
+        ).dataset.items
+        for index in range(3)
+    ]
+    assert shares[1][:4] == [14, 15, 20, 21]  # a step is of 12 crops
+    assert sorted(sum(shares, [])) == list(range(12, 48))
+
+
+def test_scaled_gradients_make_the_same_step(job, monkeypatch):
+    """What float16 does on a GPU: the loss is scaled up, the gradients down again."""
+    ends = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+        monkeypatch.setattr(job["accelerator"], "scaler", scaler)
+        torch.manual_seed(0)
+        net = TransformerNet(width=4, num_blocks=1)
+        learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
+        for step in range(3):
+            learner.update(step, learner.net(smooth_image(16, 16)).square().mean())
+        ends.append(learner.state())
+    (weights, _), (scaled, states) = ends
+    for name, weight in weights.items():
+        torch.testing.assert_close(scaled[name], weight, rtol=1e-3, atol=1e-5)
+    assert states["scaler"]["scale"] == 1024.0 and states["scaler"]["_growth_tracker"] == 3
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

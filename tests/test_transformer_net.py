@@ -24,8 +24,10 @@ def test_classic_network_has_johnsons_parameters_less_the_biases_that_normalisat
     assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 - 1_600
 
 
+@pytest.mark.parametrize("compiling", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (6, 9)])
-def test_up_convolution_equals_nearest_up_sampling_and_convolution(size):
+def test_up_convolution_equals_nearest_up_sampling_and_convolution(size, compiling, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     torch.manual_seed(0)
     layer = UpsampleConvLayer(6, 5)
     x = torch.randn(2, 6, *size, requires_grad=True)
