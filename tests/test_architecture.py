@@ -10,6 +10,8 @@ import pytest
 
 import predict
 import train
+from benchmarks import prediction, training
+from fast import evaluate
 from slow import __main__ as slow_cli
 
 ROOT = Path(__file__).parents[1]
@@ -45,20 +47,30 @@ def test_only_media_knows_pillow():
 
 
 def commands() -> list[str]:
-    """The lines of the README's shell blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The lines of the documents' shell blocks."""
+    documents = [(ROOT / name).read_text() for name in ("README.md", "checkpoints/README.md")]
+    blocks = re.findall(r"```sh\n(.*?)```", "".join(documents), re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("module", [train, predict, slow_cli], ids=lambda module: module.__name__)
-def test_readme_and_docstrings_use_flags_that_exist(module, monkeypatch, capsys):
-    name = {"slow.__main__": "-m slow"}.get(module.__name__, f"{module.__name__}.py")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (train, "train.py"),
+        (predict, "predict.py"),
+        (slow_cli, "-m slow"),
+        (evaluate, "-m fast.evaluate"),
+        (prediction, "-m benchmarks.prediction"),
+        (training, "-m benchmarks.training"),
+    ],
+)
+def test_documents_use_flags_that_exist(module, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit):
         module.main()
     known = set(re.findall(r"(?<![\w-])(--?[a-z][\w-]*)", capsys.readouterr().out))
-    texts = [line.split("&&")[-1] for line in commands() if f"{name} " in line]
-    assert texts, f"the README shows no {name} command"
+    texts = [line.split("&&")[-1] for line in commands() if name in line]
+    assert texts, f"the documents show no {name} command"
     texts += [line for line in module.__doc__.splitlines() if f"{name} " in line]
     for text in texts:
         used = set(re.findall(r"(?<= )--?[a-z][\w-]*", text.partition(name)[2]))
