@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from models.checkpoint import read_checkpoint
 from models.device import pick_device, pick_precision
-from models.transformer_net import TransformerNet
+from models.transformer_net import TransformerNet, reflect
 
+# px around an image that are painted and cut off. The loss network pads with zeros, in which the
+# style image's border leaves traces; so trained networks paint a line of 2 px along the border.
+MARGIN = 8
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
@@ -71,4 +74,5 @@ def stylize(net: TransformerNet, image: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 RGB in [0, 1], on the network's device.
     """
-    return net(image.to(net.device)).clamp(0, 1)
+    painting = net(reflect(image.to(net.device), *(MARGIN,) * 4))
+    return painting[..., MARGIN:-MARGIN, MARGIN:-MARGIN].clamp(0, 1)

@@ -65,9 +65,9 @@ class TransformerNet(nn.Module):
         """
         height, width = image.shape[-2:]
         x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
-        x = _reflect(x, 0, -width % 4, 0, -height % 4)
+        x = reflect(x, 0, -width % 4, 0, -height % 4)
         x = self.decoder(self.trunk(self.encoder(x)))
-        x = self.to_rgb(_reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
+        x = self.to_rgb(reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
         return 0.5 + OUTPUT_SCALE * x
 
 
@@ -91,7 +91,7 @@ class ConvLayer(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _reflect(x, *(self.padding,) * 4)
+        x = reflect(x, *(self.padding,) * 4)
         if self.conv.stride == (1, 1) and winograd.pays(x.device, x.dtype, self.conv.weight):
             x = winograd.learned_winograd_conv(x, self.conv.weight)
         else:
@@ -254,8 +254,8 @@ def _repeat_border(x: Tensor) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
-def _reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Reflection padding; an image smaller than the padding is reflected to and fro."""
+def reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Reflection padding in px; an image smaller than the padding is reflected to and fro."""
     height, width = x.shape[-2:]
     if max(left, right) < width and max(top, bottom) < height:
         return F.pad(x, (left, right, top, bottom), mode="reflect")

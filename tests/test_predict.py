@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import predict
@@ -46,6 +47,19 @@ def test_shipped_models_describe_themselves():
             checkpoint.style["title"] and checkpoint.style["artist"] and checkpoint.style["licence"]
         )
         assert checkpoint.figures and not checkpoint.resume_state
+
+
+def test_line_that_a_network_paints_along_the_border_is_cut_off():
+    class Framing(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, image):
+            framed = torch.ones_like(image)
+            framed[..., 2:-2, 2:-2] = image[..., 2:-2, 2:-2]
+            return framed
+
+    image = 0.5 * smooth_image(5, 40)
+    assert torch.equal(stylize(Framing(), image), image)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
