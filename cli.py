@@ -151,8 +151,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # An error from a worker process brings its traceback along; what went wrong comes last.
-    return lines[-1] if lines[0].startswith("Caught ") else lines[0]
+    if lines[0].startswith("Caught "):
+        # From a worker process, with its traceback; last come the error's class and its message.
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return lines[0]
 
 
 def _argument_docs(documented: Any) -> dict[str, str]:

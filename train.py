@@ -128,6 +128,8 @@ def main() -> int:
             exists_ok=args.resume or args.force,
             remedy="go on with it by --resume, or replace it by --force",
         )
+    if args.init_from and not args.init_from.is_file():
+        raise ValueError(f"--init-from {args.init_from}: there is no such file")
     if args.tensorboard and not is_tensorboard_available():
         raise ValueError("--tensorboard needs: pip install tensorboard")
     settings = cli.settings_from(args, TrainingSettings)

@@ -44,7 +44,7 @@ def find_training_data(
         data: as for find_photos, or for PhotoStream when streaming.
         limit: take the first so many only.
         streaming: read them while they are used.
-        at_least: how many have to be left to train on, except of a stream, whose length is unknown.
+        at_least: how many have to be left to train on.
 
     Raises:
         ValueError: there is nothing of that name, or there are too few images in it.
@@ -52,8 +52,8 @@ def find_training_data(
     """
     if streaming:
         stream = PhotoStream(data, limit=limit)
-        number = min(NUM_HELD_OUT, limit // 10) if limit else NUM_HELD_OUT
-        return TrainingData(stream, stream.hold_out(number), stream.name)
+        held_out = stream.hold_out(NUM_HELD_OUT, at_least=at_least)
+        return TrainingData(stream, held_out, stream.name)
     photos = find_photos(data, limit=limit)
     number = min(NUM_HELD_OUT, len(photos) // 10)
     chosen = {round((i + 0.5) * len(photos) / number) for i in range(number)}  # from all over it

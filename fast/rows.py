@@ -1,6 +1,7 @@
 """Photos in data sets of the `datasets` library: parquet files and those of the hub."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -68,12 +69,19 @@ class PhotoStream:
     def __iter__(self) -> Iterator[StreamedPhoto]:
         return self._photos(self.rows)
 
-    def hold_out(self, number: int) -> list[StreamedPhoto]:
-        """The first photos, but never all of them; they are left out from now on."""
-        first = list(islice(self, number + 1))
-        if not first:
-            raise ValueError(f"--data: no image in the {self.name}")
-        self.held_out = first[:-1]
+    def hold_out(self, most: int, *, at_least: int) -> list[StreamedPhoto]:
+        """The first photos, one in ten, but at most so many; they are left out from now on.
+
+        ValueError if it turns out that fewer than `at_least` are left.
+        """
+        first = list(islice(self, 10 * most))
+        self.held_out = first[: len(first) // 10]
+        left = len(first) - len(self.held_out)
+        if len(first) < 10 * most and left < at_least:
+            raise ValueError(
+                f"--data: {left} photos to train on, in the {self.name}, are fewer than the "
+                f"{at_least} of a step"
+            )
         return self.held_out
 
     def shuffled(self, seed: int) -> Iterator[StreamedPhoto]:
@@ -91,6 +99,8 @@ class PhotoStream:
                     drawn = random.integers(BUFFER)
                     yield buffer[drawn]
                     buffer[drawn] = photo
+            if not buffer:
+                raise ValueError(f"{self.name}: all that are left equal those held out")
             yield from (buffer[i] for i in random.permutation(len(buffer)))
 
     def _photos(self, rows: "datasets.IterableDataset") -> Iterator[StreamedPhoto]:
@@ -125,6 +135,8 @@ def _open(data: str | Path, files: Sequence[Path], *, streaming: bool) -> tuple[
         raise ValueError(
             "parquet files and data sets of a hub need: pip install datasets"
         ) from None
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # the reason comes with the error
     arguments = {"path": str(data).removeprefix(HUB)}
     if files:
         arguments = {"path": "parquet", "data_files": [str(file) for file in files]}
@@ -156,5 +168,8 @@ def _content(name: str, image: dict[str, Any] | None) -> bytes:
         raise OSError(f"{name}: {_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong in the first place."""
+    while error.__cause__:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

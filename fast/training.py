@@ -25,6 +25,13 @@ from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
 
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
+# What to say of a setting that is no flag by itself, or whose value is a hash.
+CHANGES = {
+    "style": "--style was another picture",
+    "data": "--data, --data-limit and --streaming gave other photos",
+    "init_from": "--init-from was another file",
+    "processes": "the number of processes was another one",
+}
 
 
 def train(
@@ -241,9 +248,9 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
     pairs += [("style", saved.style.get("sha256"), wanted.style["sha256"])]
     for name, old, new in pairs:
         if old != new:
-            flag = f"--{name.replace('_', '-')}"
+            change = CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")
             raise ValueError(
-                f"{output} holds another training: {flag} was {old}, now {new}; "
+                f"{output} holds another training: {change}; "
                 "start anew by --force instead of --resume, or choose another output"
             )
 

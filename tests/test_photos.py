@@ -113,13 +113,29 @@ def test_stream_comes_again_and_again_in_another_order(photos, contents, tmp_pat
     assert len(list(PhotoStream(tmp_path / "a.parquet", limit=2))) == 2
 
 
-def test_held_out_photos_do_not_come_again(photos, contents, tmp_path):
+def test_held_out_photos_do_not_come_again(photos, tmp_path):
+    for number in range(22):
+        write_image(photos / f"{number:02}.png", smooth_image(16, 16, seed=number))
+    for photo in photos.glob("?.png"):
+        photo.unlink()
+    contents = [path.read_bytes() for path in sorted(photos.iterdir())]
     make_parquet(photos, tmp_path / "a.parquet")
     stream = PhotoStream(tmp_path / "a.parquet")
-    assert [photo.read() for photo in stream.hold_out(1)] == contents[:1]
-    assert {photo.read() for photo in islice(stream.shuffled(seed=0), 6)} == set(contents[1:])
-    assert [photo.read() for photo in stream] == contents[1:]
-    assert len(stream.hold_out(9)) == 1  # one is left to train on
+    assert [photo.read() for photo in stream.hold_out(8, at_least=20)] == contents[:2]
+    assert {photo.read() for photo in islice(stream.shuffled(seed=0), 40)} == set(contents[2:])
+    assert [photo.read() for photo in stream] == contents[2:]
+    stream = PhotoStream(tmp_path / "a.parquet")
+    assert [photo.read() for photo in stream.hold_out(1, at_least=50)] == contents[:1]
+    with pytest.raises(ValueError, match="20 photos to train on.* fewer than the 21"):
+        PhotoStream(tmp_path / "a.parquet").hold_out(8, at_least=21)
+
+
+def test_stream_of_nothing_but_held_out_photos_ends(photos, tmp_path):
+    make_parquet(photos, tmp_path / "a.parquet")
+    stream = PhotoStream(tmp_path / "a.parquet")
+    stream.held_out = list(stream)
+    with pytest.raises(ValueError, match="equal those held out"):
+        next(stream.shuffled(seed=0))
 
 
 def test_crop_of_a_stream_depends_on_seed_and_item_alone(photos, tmp_path):

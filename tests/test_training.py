@@ -85,7 +85,7 @@ def test_everything_at_once_resumes_to_the_very_same_weights(job, tmp_path, repo
 @pytest.mark.filterwarnings("ignore:photo left out")
 @pytest.mark.usefixtures("data_sets")
 def test_stream_is_trained_on_and_resumed(job, photos, tmp_path, report_every_step):
-    for number in range(9):  # eight of all are held out
+    for number in range(9):
         write_image(photos / f"more{number}.png", smooth_image(40, 40, seed=number))
     (photos / "more9.png").write_bytes(b"broken")
     make_parquet(photos, tmp_path / "photos.parquet")
@@ -159,6 +159,13 @@ def test_resume_notices_another_picture_of_the_same_name(job):
     train(**job)
     write_image(job["style"], smooth_image(60, 48, seed=10))
     with pytest.raises(ValueError, match="another training: --style"):
+        train(**job, resume=True)
+
+
+def test_resume_notices_other_photos(job):
+    train(**job)
+    write_image(job["data"] / "fifth.png", smooth_image(40, 40))
+    with pytest.raises(ValueError, match="--data, --data-limit and --streaming gave other photos"):
         train(**job, resume=True)
 
 
@@ -484,6 +491,7 @@ def test_interrupted_command_saves_and_resumes(job, workers):
         ("--steps", "0", "steps"),
         ("--style-layers", "relu8_1", "relu8_1"),
         ("--mixed-precision", "fp16", "GPU"),
+        ("--init-from", "nowhere.pth", "no such file"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
