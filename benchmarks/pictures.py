@@ -1,6 +1,7 @@
 """Draw the pictures of the READMEs: content + style = stylized, and a sheet of all sample photos.
 
-python -m benchmarks.pictures --model starry_night --style samples/starry_night.jpg PHOTO
+python -m benchmarks.pictures --model starry_night --triple PHOTO samples/starry_night.jpg
+python -m benchmarks.pictures --model the_scream
 """
 
 from pathlib import Path
@@ -41,9 +42,10 @@ def sign(kind: str, height: int) -> Tensor:
 
 def main() -> int:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("photo", type=Path, help="photo of the triple")
     parser.add_argument("--model", required=True, help="checkpoint")
-    parser.add_argument("--style", type=Path, required=True, help="its style picture")
+    parser.add_argument(
+        "--triple", type=Path, nargs=2, metavar=("PHOTO", "STYLE"), help="pictures of the triple"
+    )
     parser.add_argument(
         "--height", type=int, default=320, help="of a row in px (default: %(default)s)"
     )
@@ -53,16 +55,11 @@ def main() -> int:
     path = find_model(args.model)
     net = load(path, device="cpu")
     height = args.height
-    content = read_image(args.photo, long_side=900).rgb
-    parts = [
-        content,
-        sign("+", height),
-        read_image(args.style).rgb,
-        sign("=", height),
-        stylize(net, content),
-    ]
-    triple = torch.cat([resized(part, height) for part in parts], dim=-1)
-    write_image(CHECKPOINTS / f"{path.stem}.jpg", triple)
+    if args.triple:
+        content, style = (read_image(path, long_side=900).rgb for path in args.triple)
+        parts = [content, sign("+", height), style, sign("=", height), stylize(net, content)]
+        triple = torch.cat([resized(part, height) for part in parts], dim=-1)
+        write_image(CHECKPOINTS / f"{path.stem}.jpg", triple)
 
     photos = [read_image(photo, long_side=768).rgb for photo in find_images(SAMPLE_PHOTOS)]
     gap = torch.ones(1, 3, height, GAP)
