@@ -31,7 +31,7 @@ class Schedule:
 
     Args:
         learning_rate: at its highest.
-        warmup_steps: steps until then.
+        warmup_steps: steps until then, but at most a tenth of all.
         steps: of the whole training.
     """
 
@@ -41,7 +41,8 @@ class Schedule:
 
     def share(self, step: int) -> float:
         """Of the learning rate, from 0 to 1."""
-        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        warmup_steps = min(self.warmup_steps, self.steps // 10)
+        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
         return warmup * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 

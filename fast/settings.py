@@ -20,7 +20,7 @@ class TrainingSettings:
         style_size: longer side of the style image in px; larger means larger strokes.
         learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
             and falls to 0 as a cosine. What has no norm of its own follows with Adam.
-        warmup_steps: steps until the learning rate is at its highest.
+        warmup_steps: steps until the learning rate is at its highest, but at most a tenth of all.
         width: channels of the network's first layer.
         num_blocks: residual blocks of the network.
         stability: weight of the painting's change when the photo moves by some px and gets noise;

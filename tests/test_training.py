@@ -215,6 +215,14 @@ def test_diverged_training_goes_back_and_on_with_smaller_steps(job, monkeypatch)
     assert all(weight.isfinite().all() for weight in saved.weights.values())
 
 
+def test_learning_rate_rises_over_at_most_a_tenth_of_the_steps_and_falls_to_zero():
+    for warmup_steps, highest in ((100, 20), (5, 5), (0, 0)):
+        shares = [Schedule(0.03, warmup_steps, 200).share(step) for step in range(201)]
+        assert shares[: highest + 1] == sorted(shares[: highest + 1])
+        assert shares[highest:] == sorted(shares[highest:], reverse=True)
+        assert shares[highest] > 0.97 and shares[200] < 1e-9
+
+
 def test_collapse_is_noticed(job):
     net = TransformerNet(width=4, num_blocks=1)
     learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
