@@ -53,8 +53,10 @@ def main() -> int:
         print(images_per_second(args.only == "ours", args.size, device))
         return cli.OK
     print_machine(device)
+    if not args.turns:
+        return cli.OK
     arguments = ["--size", str(args.size), "--device", str(device)]
-    textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, max(1, args.turns))
+    textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, args.turns)
     print("| prediction | textbook | ours | ratio |\n| --- | --- | --- | --- |")
     print(f"| {args.size} px | {1 / textbook:.2f} s | {1 / ours:.2f} s | {ratio:.1f}x |")
     return cli.OK

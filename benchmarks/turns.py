@@ -27,7 +27,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         type=cli.not_negative,
         default=3,
         metavar="N",
-        help="runs of each side for the speed; 0 for none (default: %(default)s)",
+        help="runs of each side for the speed; 0 leaves it out (default: %(default)s)",
     )
     parser.add_argument("--device", help="where to compute (default: the best there is)")
     parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)

@@ -80,14 +80,12 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
         others = [] if photos else sorted(path.rglob("*"))
         for archive in (p for p in others if p.suffix.lower() in ARCHIVES):
             photos += _photos_in_archive(archive)
-        if not photos and (tables := parquet_files(path)):
-            photos = photos_in_rows(data, tables)
-    elif tables := parquet_files(path):
-        photos = photos_in_rows(data, tables)
     elif path.is_file():
-        photos = _photos_in_archive(path)
+        photos = [] if parquet_files(path) else _photos_in_archive(path)
     else:
         raise ValueError(f"--data {data}: no such folder or file")
+    if not photos and (tables := parquet_files(path)):
+        photos = photos_in_rows(data, tables)
     if not photos:
         raise ValueError(f"--data {data}: no image in it")
     return photos[:limit]
