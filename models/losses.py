@@ -135,9 +135,7 @@ class PerceptualLoss(nn.Module):
     and layers instead of a sum. Each layer's is divided by the energy (mean square) that the style
     image has there, its Gram matrix for the style and its features for the content, which a
     painting of this style comes to have too; undivided, relu3_3 alone makes up nearly all of the
-    style loss, and the deep layers, which know of swirls and stars, next to nothing. The images of
-    a batch have one Gram matrix together, as if they were one large picture: no small crop is made
-    to hold the whole painting at the price of its content.
+    style loss, and the deep layers, which know of swirls and stars, next to nothing.
 
     Args:
         settings: layers and weights.
@@ -192,7 +190,7 @@ class PerceptualLoss(nn.Module):
         return self.vgg(content, self.settings.content_layers)
 
     def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
-        """Loss of an image (B, 3, H, W), RGB in [0, 1], of the size of the content image."""
+        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
         features = self.vgg(image)
         content = _mean(
             # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
@@ -200,7 +198,7 @@ class PerceptualLoss(nn.Module):
             for layer, target in content_targets.items()
         )
         style_errors = [
-            _relative_error(gram_matrix(features[layer]).mean(0), self.get_buffer(f"gram_{layer}"))
+            _relative_error(gram_matrix(features[layer]), self.get_buffer(f"gram_{layer}"))
             for layer in self.settings.style_layers
         ]
         shares = self.settings.style_layer_weights or [1.0] * len(style_errors)
@@ -213,9 +211,9 @@ class PerceptualLoss(nn.Module):
         return LossTerms(total, content, style, tv)
 
 
-def _relative_error(gram: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of Gram matrices, in units of the target's square."""
-    return (gram - target).square().mean() / target.square().mean()
+def _relative_error(grams: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of Gram matrices (B, C, C), in units of the target's square."""
+    return (grams - target).square().mean() / target.square().mean()
 
 
 def _mean(values: Iterable[Tensor]) -> Tensor:
