@@ -1,15 +1,9 @@
 """Pixels in and out: the only place that knows Pillow and 8-bit values."""
 
 from media.files import write_atomically
-from media.images import (
-    FORMATS,
-    Picture,
-    check_format,
-    decode_image,
-    find_images,
-    read_image,
-    write_image,
-)
+from media.formats import FORMATS, check_format, find_images
+from media.images import Picture, decode_image, read_image
+from media.writing import read_text, write_image
 
 __all__ = [
     "FORMATS",
@@ -18,6 +12,7 @@ __all__ = [
     "decode_image",
     "find_images",
     "read_image",
+    "read_text",
     "write_atomically",
     "write_image",
 ]

@@ -1,34 +1,15 @@
-"""Image files to tensors and back, with orientation, colour profile, transparency and metadata."""
+"""Image files to tensors, with orientation, colour profile, transparency and metadata."""
 
 import io
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
-
-from media.files import write_atomically
-
-# How each format is written: Pillow's name, whether it keeps transparency, and its options.
-# 4:4:4 and high quality, because brush strokes are all edges and colour changes.
-_JPEG = ("JPEG", False, {"quality": 95, "subsampling": 0})
-_TIFF = ("TIFF", True, {"compression": "tiff_adobe_deflate"})
-FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".png": ("PNG", True, {}),
-    ".webp": ("WEBP", True, {"quality": 95}),
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".bmp": ("BMP", False, {}),
-    ".gif": ("GIF", True, {}),
-}
-if features.check("avif"):
-    FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
 
 # The EXIF tags that describe the photo and not the file: texts, camera, dates, rights; and the
 # blocks of exposure and place.
@@ -40,8 +21,6 @@ KEPT_TAGS = {
 MAX_PIXELS = 179_000_000  # of a file, by Pillow's own limit, and after scaling
 
 KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-
-_METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
 
 
 @dataclass
@@ -135,74 +114,6 @@ def decode_image(
     return Picture(rgb.permute(2, 0, 1)[None].float().div_(255), alpha, exif, dpi)
 
 
-def write_image(path: Path | str, rgb: Tensor, *, like: Picture | None = None) -> None:
-    """Write an image file, completely or not at all.
-
-    Args:
-        path: its suffix chooses the format; see FORMATS.
-        rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to 8 bits.
-        like: picture whose transparency and metadata are put back where the format allows.
-            Transparent pixels become white in a format without transparency.
-
-    Raises:
-        ValueError: unknown format, or the image is too large for it.
-        OSError: the file cannot be written; what stood there before is untouched.
-    """
-    path = Path(path)
-    check_format(path)
-    name, keeps_alpha, options = FORMATS[path.suffix.lower()]
-    pixels = rgb[0].detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
-    image = Image.fromarray(pixels.contiguous().numpy(), "RGB")
-    options = dict(options)
-    if like is not None:
-        if like.alpha is not None:
-            image.putalpha(
-                Image.fromarray(like.alpha, "L").resize(image.size, Image.Resampling.LANCZOS)
-            )
-            if not keeps_alpha:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image).convert("RGB")
-        if name in _METADATA_FORMATS:
-            options |= {"exif": _exif_for(name, like.exif)} if like.exif else {}
-            options |= {"dpi": like.dpi} if like.dpi else {}
-    try:
-        encoded = _encode(image, name, options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: {image.width}x{image.height} px as {name}: {error}") from error
-    write_atomically(path, encoded)
-
-
-def _encode(image: Image.Image, name: str, options: dict[str, Any]) -> memoryview:
-    """The content of the file; without EXIF if that is too long, for the pixels matter more."""
-    encoded = io.BytesIO()
-    try:
-        image.save(encoded, name, **options)
-    except (ValueError, RuntimeError):
-        if "exif" not in options:
-            raise
-        return _encode(image, name, {k: v for k, v in options.items() if k != "exif"})
-    return encoded.getbuffer()
-
-
-def check_format(path: Path) -> None:
-    """ValueError unless the suffix names a format that can be written."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(
-            f"cannot write '{path.name}': the suffix must be one of {' '.join(sorted(FORMATS))}"
-        )
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FORMATS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
 def _scaled_size(
     size: tuple[int, int], long_side: int | None, short_side: int | None
 ) -> tuple[int, int]:
@@ -223,16 +134,6 @@ def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | Non
     except Exception:  # parsers of foreign metadata raise all sorts of errors
         return b"", None
     return exif, dpi if dpi and all(1 <= value <= 65535 for value in dpi) else None
-
-
-def _exif_for(format_name: str, exif: bytes) -> Image.Exif:
-    """The EXIF block as a format can hold it: Pillow's compressed TIFF takes no nested blocks."""
-    kept = Image.Exif()
-    kept.load(exif)
-    if format_name == "TIFF":
-        for block in KEPT_BLOCKS:
-            kept.pop(block, None)
-    return kept
 
 
 def _to_8bit_srgb(image: Image.Image) -> Image.Image:

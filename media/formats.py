@@ -1,0 +1,49 @@
+"""The image formats that can be written, by suffix."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+# How each format is written: Pillow's name, whether it keeps transparency, and its options.
+# 4:4:4 and high quality, because brush strokes are all edges and colour changes.
+_JPEG = ("JPEG", False, {"quality": 95, "subsampling": 0})
+_TIFF = ("TIFF", True, {"compression": "tiff_adobe_deflate"})
+FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".png": ("PNG", True, {}),
+    ".webp": ("WEBP", True, {"quality": 95}),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".bmp": ("BMP", False, {}),
+    ".gif": ("GIF", True, {}),
+}
+if features.check("avif"):
+    FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
+
+DEPTHS = (8, 16)  # bits a channel
+
+
+def check_format(path: Path, depth: int = 8) -> None:
+    """ValueError unless the suffix names a format that can be written in this depth."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"cannot write '{path.name}': the suffix must be one of {' '.join(sorted(FORMATS))}"
+        )
+    if depth not in DEPTHS:
+        raise ValueError(f"a depth of {depth} bits cannot be written; choose 8 or 16")
+    if depth == 16 and FORMATS[suffix][0] not in ("PNG", "TIFF"):
+        raise ValueError(f"cannot write '{path.name}' with 16 bits; only .png, .tif and .tiff can")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in FORMATS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

@@ -1,0 +1,127 @@
+"""Tensors to image files: 8 or 16 bits, with transparency, metadata and an embedded text."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from media.deep import TEXT_KEYWORD, encode_png16, encode_tiff16
+from media.files import write_atomically
+from media.formats import FORMATS, check_format
+from media.images import KEPT_BLOCKS, Picture
+
+_METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
+_HISTORY = 0x9213  # EXIF ImageHistory: what has been done to the picture
+MAX_JPEG_COMMENT = 65_533  # bytes
+
+
+def write_image(
+    path: Path | str, rgb: Tensor, *, like: Picture | None = None, depth: int = 8, text: str = ""
+) -> None:
+    """Write an image file, completely or not at all.
+
+    Args:
+        path: its suffix chooses the format; see FORMATS.
+        rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to the depth.
+        like: picture whose transparency and metadata are put back where the format allows.
+            Transparent pixels become white in a format without transparency.
+        depth: bits a channel; 16 in PNG and TIFF only.
+        text: ASCII text to embed where the format allows (all but BMP); see read_text.
+
+    Raises:
+        ValueError: unknown format or depth, or the image is too large for it.
+        OSError: the file cannot be written; what stood there before is untouched.
+    """
+    path = Path(path)
+    check_format(path, depth)
+    name, keeps_alpha, options = FORMATS[path.suffix.lower()]
+    pixels = rgb[0].detach().float().clamp(0, 1).mul(2**depth - 1).round().permute(1, 2, 0)
+    height, width, _ = pixels.shape
+    alpha = None
+    if like is not None and like.alpha is not None:
+        alpha = Image.fromarray(like.alpha, "L").resize((width, height), Image.Resampling.LANCZOS)
+    exif, dpi = (like.exif, like.dpi) if like and name in _METADATA_FORMATS else (b"", None)
+    try:
+        if depth == 16:
+            values = pixels.cpu().numpy().astype(np.uint16)
+            if alpha is not None:  # 255 * 257 = 65535
+                values = np.dstack([values, np.asarray(alpha, np.uint16) * 257])
+            encoded = _encode16(values, name, exif, dpi, text)
+        else:
+            image = Image.fromarray(pixels.byte().cpu().contiguous().numpy())
+            if alpha is not None:
+                image.putalpha(alpha)
+                if not keeps_alpha:
+                    white = Image.new("RGBA", image.size, "white")
+                    image = Image.alpha_composite(white, image).convert("RGB")
+            options = options | ({"dpi": dpi} if dpi else {})
+            encoded = _encode8(image, name, options, exif, text)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {width}x{height} px as {name}: {error}") from error
+    write_atomically(path, encoded)
+
+
+def read_text(path: Path | str) -> str:
+    """The text that write_image embedded in a file; empty if there is none.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is not an image.
+    """
+    try:
+        with Path(path).open("rb") as file, Image.open(file) as image:
+            text = image.info.get(TEXT_KEYWORD) or image.info.get("comment")
+            text = text or image.getexif().get(_HISTORY, "")
+    except Exception as error:  # parsers of foreign metadata raise all sorts of errors
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} is not an image, or damaged") from error
+    return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _encode16(
+    pixels: np.ndarray, name: str, exif: bytes, dpi: tuple[float, float] | None, text: str
+) -> bytes:
+    """The content of a PNG or TIFF file; pixels (H, W, C) uint16."""
+    if name == "PNG":
+        return encode_png16(pixels, exif=exif, dpi=dpi, text=text)
+    return encode_tiff16(pixels, exif=_exif_with(exif, text), dpi=dpi)
+
+
+def _encode8(
+    image: Image.Image, name: str, options: dict[str, Any], exif: bytes, text: str
+) -> memoryview:
+    """The content of the file; without EXIF if that is too long, for the pixels matter more."""
+    options = dict(options)
+    if name == "PNG" and text:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(TEXT_KEYWORD, text)
+    elif name in ("JPEG", "GIF") and text:
+        if len(text) > MAX_JPEG_COMMENT:
+            raise ValueError(f"a text of {len(text)} characters is too long")
+        options["comment"] = text.encode("ascii")
+    tags = _exif_with(exif, text if name in ("WEBP", "TIFF", "AVIF") else "")
+    if name == "TIFF":  # Pillow writes no blocks into a compressed TIFF
+        for block in KEPT_BLOCKS:
+            tags.pop(block, None)
+    encoded = io.BytesIO()
+    try:
+        image.save(encoded, name, **options, **({"exif": tags} if len(tags) else {}))
+    except (ValueError, RuntimeError):
+        if not exif:
+            raise
+        return _encode8(image, name, options, b"", text)
+    return encoded.getbuffer()
+
+
+def _exif_with(exif: bytes, text: str) -> Image.Exif:
+    """An EXIF block and a text in it."""
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    if text:
+        tags[_HISTORY] = text
+    return tags
