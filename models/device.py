@@ -4,10 +4,12 @@ import ctypes
 import math
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -77,3 +79,36 @@ def keep_pages() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken, at a guess 4 GB where the system does not tell.
+
+    On Linux what the kernel calls available, and no more than the control group (a container's
+    limit) leaves.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [_available_memory(), _control_group_memory()]
+    return min((value for value in free if value is not None), default=4 * 2**30)
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        return None
+
+
+def _control_group_memory() -> int | None:
+    for limit, used in (
+        ("memory.max", "memory.current"),  # version 2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+    ):
+        try:
+            left = [int((CONTROL_GROUP / name).read_text()) for name in (limit, used)]
+        except (OSError, ValueError):  # not there, or "max": no limit
+            continue
+        return max(0, left[0] - left[1])
+    return None
