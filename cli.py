@@ -28,25 +28,30 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type, title: str) -> None:
-    """A flag for every field of a dataclass; help and default are those of the class itself."""
+def add_settings(
+    parser: argparse.ArgumentParser, settings: type, title: str, defaults: Any = None
+) -> None:
+    """A flag for every field of a dataclass; help and default are those of the class itself, or
+    the defaults those of one of its instances.
+    """
     helps, hints = _argument_docs(settings), get_type_hints(settings)
     group = parser.add_argument_group(title)
     for setting in fields(settings):
-        is_list = isinstance(setting.default, tuple)
-        shown = ",".join(setting.default) or "equal" if is_list else setting.default
+        default = getattr(defaults or settings, setting.name)
+        is_list = isinstance(default, tuple)
+        shown = ",".join(map(str, default)) or "equal" if is_list else default
         group.add_argument(
             f"--{setting.name.replace('_', '-')}",
-            type=list_of(get_args(hints[setting.name])[0]) if is_list else type(setting.default),
-            default=setting.default,
-            metavar=_metavar(setting.name, setting.default),
+            type=list_of(get_args(hints[setting.name])[0]) if is_list else type(default),
+            default=default,
+            metavar=_metavar(setting.name, default),
             help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
         )
 
 
-def add_loss_flags(parser: argparse.ArgumentParser) -> None:
+def add_loss_flags(parser: argparse.ArgumentParser, defaults: LossSettings | None = None) -> None:
     """The flags of LossSettings, and --strength in the place of --style-weight."""
-    add_settings(parser, LossSettings, "losses")
+    add_settings(parser, LossSettings, "losses", defaults)
     parser.add_argument(
         "--strength",
         type=float,
@@ -56,10 +61,10 @@ def add_loss_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def loss_from(args: argparse.Namespace) -> LossSettings:
-    """The losses that the flags of add_loss_flags ask for."""
+def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) -> LossSettings:
+    """The losses that the flags of add_loss_flags, with the same defaults, ask for."""
     if args.strength is not None:
-        if args.style_weight != LossSettings.style_weight:
+        if args.style_weight != (defaults or LossSettings).style_weight:
             raise ValueError("--strength and --style-weight say the same in two ways; give one")
         args.style_weight = style_weight(args.strength)
     return settings_from(args, LossSettings)

@@ -1,35 +1,13 @@
-"""What "style" and "content" mean: the perceptual loss shared by the slow and the fast path."""
+"""The perceptual loss shared by the slow and the fast path: content, style, total variation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.vgg import VGG19Features, check_layers
-
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """Channel correlations of a feature map, divided by its number of elements.
-
-    Gatys et al. (arXiv 1508.06576) sum over positions; dividing by C*H*W, as Johnson et al.
-    (arXiv 1603.08155) do, makes the value independent of the image's size.
-
-    Args:
-        features: (B, C, H, W), any floating dtype.
-
-    Returns:
-        (B, C, C) float32, symmetric.
-    """
-    _, channels, height, width = features.shape
-    flat = (
-        features.permute(0, 2, 3, 1).flatten(1, 2).float()
-    )  # (B, H*W, C), no copy if channels-last
-    # The gradient flows through the right-hand factor only. Adding the transpose, whose value
-    # cancels, supplies the other factor's share: the backward pass needs one large product less.
-    product = flat.detach().mT @ flat
-    product = product + (product.mT - product.detach())
-    return product / (channels * height * width)
+from models.style import STYLE_LOSSES, Statistics
+from models.vgg import PADDINGS, POOLINGS, VGG19Features, check_layers
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -53,6 +31,13 @@ CONTENT_PRESETS = {
     "bold": ("relu4_2",),
 }
 
+CHOICES = {
+    "pooling": POOLINGS,
+    "padding": PADDINGS,
+    "content_loss": ("l2", "l1"),
+    "style_loss": tuple(STYLE_LOSSES),
+}
+
 
 def style_weight(strength: float) -> float:
     """The style weight of a strength between 0 (a tinge) and 1 (little but style), 0.5 the default.
@@ -74,9 +59,14 @@ class LossSettings:
 
     Args:
         vgg: loss network, "original" or "torchvision".
+        pooling: of the loss network, "max", "average" or "l2".
+        padding: of the loss network's first layer, "zeros" or "replicate"; with zeros the style
+            comes to know of a dark frame.
         content_layers: layers whose features are compared with the content image's, or "fine"
             (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
-        style_layers: layers whose Gram matrices are compared with the style image's.
+        content_loss: how they are compared, "l2" (mean square) or "l1".
+        style_layers: layers whose statistics are compared with the style image's.
+        style_loss: which statistics, "gram", "gram+mean+std" or "wasserstein".
         style_layer_weights: a weight for each style layer; equal by default.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.
@@ -87,14 +77,23 @@ class LossSettings:
     """
 
     vgg: str = "original"
+    pooling: str = "max"
+    padding: str = "zeros"
     content_layers: tuple[str, ...] = CONTENT_PRESETS["balanced"]
+    content_loss: str = "l2"
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    style_loss: str = "gram"
     style_layer_weights: tuple[float, ...] = ()
     content_weight: float = 1.0
     style_weight: float = style_weight(0.5)
     tv_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"unknown {name} '{getattr(self, name)}'; choose {', '.join(allowed)}"
+                )
         content_layers = self.content_layers
         if len(content_layers) == 1:
             content_layers = CONTENT_PRESETS.get(content_layers[0], content_layers)
@@ -137,12 +136,16 @@ class PerceptualLoss(nn.Module):
     painting of this style comes to have too; undivided, relu3_3 alone makes up nearly all of the
     style loss, and the deep layers, which know of swirls and stars, next to nothing.
 
+    Everything that it needs of an image is a mean over positions, so that it can be put together
+    from parts of the image: `content_errors` and `style_statistics`, and `terms` of their means.
+
     Args:
         settings: layers and weights.
         style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
-        style_blend: a weight for each style image; equal by default. Their Gram matrices and
-            energies are averaged.
-        dtype: precision of the network's convolutions; Gram matrices and losses are float32.
+        style_blend: a weight for each style image; equal by default. Their statistics and energies
+            are averaged.
+        dtype: precision of the network's convolutions; statistics and losses are float32.
+        vgg: a loss network for these settings, to be shared; a new one by default.
 
     Raises:
         ValueError: a style image is too small for the layers, or the blend does not fit the images.
@@ -155,66 +158,98 @@ class PerceptualLoss(nn.Module):
         *,
         style_blend: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
+        vgg: VGG19Features | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.vgg = VGG19Features(
-            settings.content_layers + settings.style_layers,
-            weights=settings.vgg,
-            dtype=dtype,
-            device=style[0].device,
-        )
+        self.vgg = vgg or loss_network(settings, dtype=dtype, device=style[0].device)
+        self.style_loss = STYLE_LOSSES[settings.style_loss]
         self._set_targets(style, style_blend or [1.0] * len(style))
 
     @torch.no_grad()
     def _set_targets(self, style: Sequence[Tensor], blend: Sequence[float]) -> None:
         if len(blend) != len(style) or not (min(blend) >= 0 and 0 < sum(blend) < float("inf")):
             raise ValueError(f"style_blend {list(blend)} does not fit {len(style)} style images")
-        grams = dict.fromkeys(self.settings.style_layers, 0.0)
-        energies = dict.fromkeys(self.settings.content_layers, 0.0)
+        self.style_targets: dict[str, Statistics] = {}
+        self.energies = dict.fromkeys(self.settings.content_layers, 0.0)
         for image, share in zip(style, blend, strict=True):
             features = self.vgg(image)
             share /= sum(blend)
-            for layer in grams:
-                grams[layer] = grams[layer] + share * gram_matrix(features[layer]).mean(0)
-            for layer in energies:
-                energies[layer] = energies[layer] + share * features[layer].float().square().mean()
-        for layer, gram in grams.items():
-            self.register_buffer(f"gram_{layer}", gram, persistent=False)
-        for layer, energy in energies.items():
-            self.register_buffer(f"energy_{layer}", energy, persistent=False)
+            for layer, statistics in self.style_statistics(features).items():
+                so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
+                self.style_targets[layer] = tuple(
+                    a + share * b.mean(0) for a, b in zip(so_far, statistics, strict=True)
+                )
+            for layer in self.energies:
+                energy = features[layer].float().square().mean()
+                self.energies[layer] = self.energies[layer] + share * energy
+        self.style_errors = {
+            layer: self.style_loss.error_from(target)
+            for layer, target in self.style_targets.items()
+        }
 
     @torch.no_grad()
     def content_targets(self, content: Tensor) -> dict[str, Tensor]:
         """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with."""
         return self.vgg(content, self.settings.content_layers)
 
-    def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
-        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
-        features = self.vgg(image)
-        content = _mean(
-            # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
-            (features[layer] - target).float().square().mean() / self.get_buffer(f"energy_{layer}")
-            for layer, target in content_targets.items()
-        )
-        style_errors = [
-            _relative_error(gram_matrix(features[layer]), self.get_buffer(f"gram_{layer}"))
+    def content_errors(self, features: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+        """Mean error of each content layer, relative to the style's energy: (layers,) float32."""
+        # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
+        errors = []
+        for layer, target in targets.items():
+            difference = (features[layer] - target).float()
+            if self.settings.content_loss == "l1":
+                errors.append(difference.abs().mean() / self.energies[layer].sqrt())
+            else:
+                errors.append(difference.square().mean() / self.energies[layer])
+        return torch.stack(errors)
+
+    def style_statistics(self, features: dict[str, Tensor]) -> dict[str, Statistics]:
+        """What the style loss needs of each style layer, means over positions: (B, ...) each."""
+        return {
+            layer: self.style_loss.statistics(features[layer])
             for layer in self.settings.style_layers
-        ]
-        shares = self.settings.style_layer_weights or [1.0] * len(style_errors)
-        style = sum(s * e for s, e in zip(shares, style_errors, strict=True)) / sum(shares)
-        tv = total_variation(image)
+        }
+
+    def terms(
+        self, content_errors: Tensor, style_statistics: dict[str, Statistics], tv: Tensor
+    ) -> LossTerms:
+        """The loss from the content layers' errors, the style layers' statistics and the total
+        variation of an image.
+        """
         weights = self.settings
+        content = content_errors.mean()
+        errors = [self.style_errors[layer](style_statistics[layer]) for layer in self.style_errors]
+        shares = weights.style_layer_weights or [1.0] * len(errors)
+        style = sum(s * e for s, e in zip(shares, errors, strict=True)) / sum(shares)
         total = (
             weights.content_weight * content + weights.style_weight * style + weights.tv_weight * tv
         )
         return LossTerms(total, content, style, tv)
 
+    def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
+        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
+        features = self.vgg(image)
+        return self.terms(
+            self.content_errors(features, content_targets),
+            self.style_statistics(features),
+            total_variation(image),
+        )
 
-def _relative_error(grams: Tensor, target: Tensor) -> Tensor:
-    """Mean squared distance of Gram matrices (B, C, C), in units of the target's square."""
-    return (grams - target).square().mean() / target.square().mean()
 
-
-def _mean(values: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(values)).mean()
+def loss_network(
+    settings: LossSettings,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> VGG19Features:
+    """The network whose features these settings compare."""
+    return VGG19Features(
+        settings.content_layers + settings.style_layers,
+        weights=settings.vgg,
+        pooling=settings.pooling,
+        padding=settings.padding,
+        dtype=dtype,
+        device=device,
+    )

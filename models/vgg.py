@@ -27,6 +27,12 @@ LAYER_NAMES = tuple(
 CAFFE_MEAN, CAFFE_STD = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+POOLINGS = ("max", "average", "l2")
+PADDINGS = ("zeros", "replicate")
+
+# Max pooling's output over theirs, on photos.
+AVERAGE_SCALE, L2_SCALE = 2.0, 1.56
+
 FLOAT16_SCALE = 1 / 64  # of the features there, which would exceed its 65504
 
 
@@ -41,12 +47,15 @@ class VGG19Features(nn.Module):
         layers: layer names such as "relu4_2"; see LAYER_NAMES.
         weights: "original" (the authors' Caffe weights, bundled) or "torchvision"
             (VGG19_Weights.IMAGENET1K_V1, downloaded on first use).
+        pooling: "max" (as trained), "average" or "l2" (root of the mean square), scaled so that
+            features keep about their size.
+        padding: of the first convolution, "zeros" (as trained) or "replicate".
         dtype: precision of the convolutions and of the features; in float16 all features are
             FLOAT16_SCALE times as large.
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
-        ValueError: unknown layer or weights.
+        ValueError: unknown layer, weights, pooling or padding.
         OSError: torchvision's weights can be neither found nor downloaded.
     """
 
@@ -55,11 +64,13 @@ class VGG19Features(nn.Module):
         layers: Iterable[str],
         *,
         weights: str = "original",
+        pooling: str = "max",
+        padding: str = "zeros",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.pooling = dtype, pooling
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]
@@ -79,6 +90,9 @@ class VGG19Features(nn.Module):
                 if name.startswith("conv")
             }
         )
+        if padding not in PADDINGS or pooling not in POOLINGS:
+            raise ValueError(f"unknown padding '{padding}' or pooling '{pooling}'")
+        self.convs["conv1_1"].padding_mode = padding
         self.eval()
 
     def train(self, mode: bool = True) -> "VGG19Features":
@@ -118,7 +132,7 @@ class VGG19Features(nn.Module):
             elif name.startswith("relu"):
                 x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
             else:
-                x = F.max_pool2d(x, 2)
+                x = _pool(x, self.pooling)
             if name in wanted:
                 features[name] = x
         return features
@@ -133,6 +147,16 @@ def check_layers(layers: Iterable[str]) -> tuple[str, ...]:
     if not layers:
         raise ValueError("at least one layer is needed")
     return layers
+
+
+def _pool(x: Tensor, kind: str) -> Tensor:
+    """Halve the size. The scales are the ratios to max pooling seen on photos."""
+    if kind == "max":
+        return F.max_pool2d(x, 2)
+    if kind == "average":
+        return AVERAGE_SCALE * F.avg_pool2d(x, 2)
+    # The small number keeps the root's gradient finite where all is 0.
+    return L2_SCALE * (F.avg_pool2d(x.square(), 2) + 1e-6).sqrt()
 
 
 def _frozen_conv(

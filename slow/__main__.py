@@ -2,45 +2,36 @@
 quality.
 
     python -m slow samples/photos/rocket.jpg samples/starry_night.jpg -o painted.png
-    python -m slow photo.jpg style.jpg -o painted.png --size 768 --steps 500 --strength 0.6
+    python -m slow photo.jpg style.jpg -o painted.png --size 768 --strength 0.6
+    python -m slow --preset gatys --show-settings
 
 Ctrl-C ends the run and saves the best image so far.
 """
 
 import argparse
-import inspect
+from dataclasses import asdict
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from media import check_format, read_image, write_image
+from fast.stylize import load
+from fast.stylize import stylize as paint
+from media import Picture, check_format, read_image, write_image
 from models.device import keep_pages, pick_device, pick_precision
-from slow.stylize import Iterate, stylize
+from models.losses import LossSettings
+from slow.settings import INITS, PRESETS, SlowSettings
+from slow.stylize import Iterate, resized, stylize
 
 
-def parse_args() -> argparse.Namespace:
-    defaults = {p.name: p.default for p in inspect.signature(stylize).parameters.values()}
+def make_parser() -> argparse.ArgumentParser:
+    """The flags, whose defaults are those of the preset that is asked for."""
     parser = cli.make_parser(__doc__)
     parser.prog = "python -m slow"
-    parser.add_argument("content", type=Path, metavar="CONTENT", help="photo to paint")
-    parser.add_argument("styles", type=Path, nargs="+", metavar="STYLE", help="style pictures")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="image file to write"
-    )
-    parser.add_argument(
-        "--size",
-        type=cli.positive_int,
-        default=512,
-        metavar="PX",
-        help="longer side of the result (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--style-size",
-        type=cli.positive_int,
-        metavar="PX",
-        help="longer side of the style pictures; larger means larger strokes (default: --size)",
-    )
+    parser.add_argument("content", type=Path, metavar="CONTENT", nargs="?", help="photo to paint")
+    parser.add_argument("styles", type=Path, nargs="*", metavar="STYLE", help="style pictures")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="image file to write")
     parser.add_argument(
         "--style-blend",
         type=cli.list_of(float),
@@ -48,92 +39,120 @@ def parse_args() -> argparse.Namespace:
         help="a weight for each style picture (default: equal)",
     )
     parser.add_argument(
-        "--steps",
-        type=cli.positive_int,
-        default=defaults["steps"],
-        metavar="N",
-        help="evaluations of the loss (default: %(default)s)",
+        "--preset",
+        choices=tuple(PRESETS),
+        default="best",
+        help="all settings that no other flag changes; gatys follows the paper; "
+        "--preset NAME --help shows them (default: %(default)s)",
     )
     parser.add_argument(
-        "--optimizer",
-        choices=("lbfgs", "adam"),
-        default=defaults["optimizer"],
-        help="lbfgs is better in the same steps, adam takes less memory (default: %(default)s)",
+        "--show-settings", action="store_true", help="print the settings of this run and end"
     )
-    parser.add_argument(
-        "--learning-rate", type=float, metavar="X", help="step size (default: lbfgs 1, adam 0.02)"
-    )
-    parser.add_argument(
-        "--init",
-        default=defaults["init"],
-        metavar="content|noise|FILE",
-        help="what to start from (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=defaults["seed"],
-        metavar="N",
-        help="of the noise (default: %(default)s)",
-    )
-    cli.add_loss_flags(parser)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", choices=tuple(PRESETS), default="best")
+    settings, loss = PRESETS[early.parse_known_args()[0].preset]
+    cli.add_settings(parser, SlowSettings, "optimisation", settings)
+    cli.add_loss_flags(parser, loss)
     cli.add_device_flags(parser)
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    args = parse_args()
-    init = args.init if args.init in ("content", "noise") else Path(args.init)
-    inputs = [args.content, *args.styles, *([init] if isinstance(init, Path) else [])]
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
+    args = parser.parse_args()
+    if not args.show_settings and not (args.content and args.styles and args.output):
+        parser.error("CONTENT, STYLE and -o FILE are needed")
+    return args
+
+
+def show(settings: SlowSettings, loss: LossSettings) -> None:
+    """Print settings as the flags that give them."""
+    for name, value in {**asdict(settings), **asdict(loss)}.items():
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        print(f"--{name.replace('_', '-')}={value}")
+
+
+def check_files(args: argparse.Namespace, init: Path | None) -> None:
+    """ValueError unless the result can be written, and is none of the inputs."""
+    inputs = [args.content, *args.styles, *([init] if init else [])]
     check_format(args.output)
     if any(args.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {args.output} is one of the inputs")
     cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
-    loss = cli.loss_from(args)
 
-    keep_pages()
-    device = pick_device(args.device)
-    dtype = pick_precision(args.precision, device)
-    content = read_image(args.content, long_side=args.size)
-    styles = [read_image(path, long_side=args.style_size or args.size).rgb for path in args.styles]
-    if isinstance(init, Path):
-        init = read_image(init).rgb
 
-    latest: Iterate | None = None
-    bar = None
+def read_init(name: str, content: Tensor, device: str | None) -> Tensor | None:
+    """The image to start from, where it is a file, or the content painted by a trained model."""
+    if name in INITS:
+        return None
+    if name.endswith(".pth"):
+        return paint(load(name, device=device), content)
+    return read_image(name).rgb
 
-    def report(iterate: Iterate) -> None:
-        nonlocal bar, latest
-        latest = iterate
-        if bar is None:  # now nothing can be wrong with the input any more
-            bar = tqdm(total=args.steps, disable=args.quiet, unit="step")
-        bar.update(iterate.step - bar.n)
-        bar.set_postfix_str(
-            f"loss {iterate.loss:.4g} content {iterate.content:.4g} style {iterate.style:.4g}"
+
+class Progress:
+    """A progress bar over all scales, and the latest state for an interrupted run."""
+
+    def __init__(self, steps: int, quiet: bool) -> None:
+        self.steps, self.quiet = steps, quiet
+        self.bar: tqdm | None = None
+        self.latest: Iterate | None = None
+
+    def __call__(self, iterate: Iterate) -> None:
+        self.latest = iterate
+        if self.bar is None:  # now nothing can be wrong with the input any more
+            self.bar = tqdm(total=self.steps, disable=self.quiet, unit="step")
+        self.bar.update(iterate.step - self.bar.n)
+        height, width = iterate.size
+        self.bar.set_postfix_str(
+            f"{width}x{height} loss {iterate.loss:.4g} content {iterate.content:.4g} "
+            f"style {iterate.style:.4g}"
         )
 
-    code = cli.OK
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def optimize(
+    args: argparse.Namespace, content: Picture, settings: SlowSettings, loss: LossSettings
+) -> tuple[Tensor, int]:
+    """The painting and the exit code."""
+    device = pick_device(args.device)
+    init = read_init(settings.init, content.rgb, args.device)
+    progress = Progress(settings.steps, args.quiet)
     try:
         result = stylize(
             content.rgb.to(device),
-            [style.to(device) for style in styles],
-            loss=loss,
+            [read_image(path).rgb.to(device) for path in args.styles],
+            settings,
+            loss,
             style_blend=args.style_blend,
-            steps=args.steps,
-            optimizer=args.optimizer,
-            learning_rate=args.learning_rate,
             init=init,
-            seed=args.seed,
-            dtype=dtype,
-            callback=report,
+            dtype=pick_precision(args.precision, device),
+            callback=progress,
         )
+        return result, cli.OK
     except KeyboardInterrupt:
-        if latest is None:
+        if progress.latest is None:
             raise
-        result, code = latest.best, cli.INTERRUPTED
+        return resized(progress.latest.best, settings.size), cli.INTERRUPTED
     finally:
-        if bar:
-            bar.close()
+        progress.close()
+
+
+def main() -> int:
+    args = parse_args()
+    settings = cli.settings_from(args, SlowSettings)
+    loss = cli.loss_from(args, PRESETS[args.preset][1])
+    if args.show_settings:
+        show(settings, loss)
+        return cli.OK
+    keep_pages()
+    is_image = settings.init not in INITS and not settings.init.endswith(".pth")
+    check_files(args, Path(settings.init) if is_image else None)
+    content = read_image(args.content, long_side=settings.size)
+    result, code = optimize(args, content, settings, loss)
     write_image(args.output, result, like=content)
     print(args.output)
     return code

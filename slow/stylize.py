@@ -1,48 +1,94 @@
-"""Optimising one image directly (Gatys et al., arXiv 1508.06576)."""
+"""Optimising one image directly (Gatys et al., arXiv 1508.06576), from coarse to fine."""
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.losses import LossSettings, PerceptualLoss
+from models.losses import LossSettings, LossTerms, PerceptualLoss
+from models.vgg import VGG19Features
+from slow.objective import Objective, whole_image
+from slow.optimizers import LBFGS, Adam, make_optimizer
+from slow.settings import PRESETS, SlowSettings, scales
+
+
+@dataclass
+class State:
+    """All that the optimisation goes on from.
+
+    Args:
+        image: (1, 3, H, W) RGB around [0, 1], where the loss is evaluated next.
+        search: the optimiser.
+        scale: number of the scale, from 0 for the smallest.
+        step: evaluations so far, over all scales.
+        best: the image with the lowest loss so far at this scale, not clamped.
+        lowest: its loss.
+        average: running average of the images at this scale, where there is one.
+        average_weight: sum of the weights of the images in it.
+    """
+
+    image: Tensor
+    search: LBFGS | Adam
+    scale: int = 0
+    step: int = 0
+    best: Tensor | None = None
+    lowest: float = math.inf
+    average: Tensor | None = None
+    average_weight: float = 0.0
+
+    def state_dict(self) -> dict:
+        """Tensors and numbers, which a later step may change in place."""
+        return {**vars(self), "search": self.search.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what state_dict returned, in a run with the same settings and pictures."""
+        for name, value in state.items():
+            if name != "search":
+                setattr(self, name, value)
+        self.search.load_state_dict(state["search"])
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """The state of the optimisation after an evaluation of the loss.
+    """The optimisation after an evaluation of the loss and the step that follows it.
 
     Args:
-        step: evaluations so far, from 1.
+        step: evaluations so far, over all scales, from 1.
+        size: (height, width) of this scale in px.
         loss: weighted sum of the terms.
         content, style, tv: the terms before weighting.
-        best: (1, 3, H, W) RGB, the image with the lowest loss so far, clamped to [0, 1].
+        state: all that the optimisation goes on from.
     """
 
     step: int
+    size: tuple[int, int]
     loss: float
     content: float
     style: float
     tv: float
-    best: Tensor
+    state: State = field(repr=False)
+
+    @property
+    def best(self) -> Tensor:
+        """(1, 3, H, W) RGB in [0, 1], the image with the lowest loss so far at this scale."""
+        return self.state.best.clamp(0, 1)
 
 
 def stylize(
     content: Tensor,
     style: Sequence[Tensor],
-    *,
+    settings: SlowSettings | None = None,
     loss: LossSettings | None = None,
+    *,
     style_blend: Sequence[float] | None = None,
-    steps: int = 300,
-    optimizer: str = "lbfgs",
-    learning_rate: float | None = None,
-    init: str | Tensor = "content",
-    seed: int = 0,
+    init: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    objective: Callable[[PerceptualLoss, Tensor], Objective] = whole_image,
+    resume: dict | None = None,
     callback: Callable[[Iterate], None] | None = None,
 ) -> Tensor:
     """Paint a content image in the style of others by minimising the perceptual loss over its
@@ -51,101 +97,137 @@ def stylize(
     Args:
         content: (1, 3, H, W) float32 RGB in [0, 1]; all is computed on its device.
         style: style images of the same kind, of any size each.
-        loss: layers and weights; the defaults of LossSettings otherwise.
+        settings: sizes, steps and optimiser; the preset "best" otherwise.
+        loss: layers and weights; the preset "best" otherwise.
         style_blend: a weight for each style image; equal by default.
-        steps: evaluations of the loss and its gradient.
-        optimizer: "lbfgs" (better for the same number of steps) or "adam" (less memory).
-        learning_rate: step size; 1 for L-BFGS and 0.02 for Adam by default.
-        init: start from "content", from "noise", or from an image (1, 3, h, w), scaled to the
-            content's size.
-        seed: of the noise.
+        init: an image (1, 3, h, w) to start from, in the place of settings.init.
         dtype: precision of the convolutions.
-        callback: called after every evaluation; an exception from it (Ctrl-C too) ends the run.
+        objective: makes the function to minimise at a scale from its losses and its content image.
+        resume: a state_dict of the State of an interrupted run with the same arguments; the result
+            is that of a run that was never interrupted.
+        callback: called after every step; an exception from it (Ctrl-C too) ends the run.
 
     Returns:
-        (1, 3, H, W) float32 RGB in [0, 1]: the image with the lowest loss of all that were
-        evaluated.
+        (1, 3, h, w) float32 RGB in [0, 1] with settings.size as the longer side: the image with the
+        lowest loss of all that were evaluated there.
 
     Raises:
         ValueError: a setting is out of range, or an image is too small for the layers.
-        FloatingPointError: the very first loss is not finite.
+        FloatingPointError: the very first loss at a scale is not finite.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, not {steps}")
-    perceptual_loss = PerceptualLoss(
-        loss or LossSettings(), style, style_blend=style_blend, dtype=dtype
+    best_settings, best_loss = PRESETS["best"]
+    settings, loss = settings or best_settings, loss or best_loss
+    vgg = VGG19Features(
+        loss.content_layers + loss.style_layers,
+        weights=loss.vgg,
+        dtype=dtype,
+        device=content.device,
     )
-    targets = perceptual_loss.content_targets(content)
-    # L-BFGS works on flat vectors: plain layout here, channels-last inside the loss network.
-    image = _start(content, init, seed).contiguous().requires_grad_(True)
-    search = make_optimizer(image, optimizer, learning_rate)
-    num_evaluations, lowest, best = 0, math.inf, None
+    rounds = scales(settings)
+    state = State(image=torch.empty(0), search=make_optimizer(settings))
+    if resume:
+        state.load_state_dict(resume)
+    ends = [sum(scale.steps for scale in rounds[: k + 1]) for k in range(len(rounds))]
+    for number in range(state.scale, len(rounds)):
+        size = rounds[number].size
+        small = resized(content, size)
+        if not state.image.numel():
+            state.image = start_image(small, style, settings, init)
+        elif number > state.scale:
+            _enlarge(state, number, small.shape[-2:])
+        styles = [resized(image, _style_size(image, settings, size)) for image in style]
+        losses = PerceptualLoss(loss, styles, style_blend=style_blend, vgg=vgg)
+        _optimize(state, objective(losses, small), ends[number], settings.averaging, callback)
+    return state.best.clamp(0, 1)
 
-    def evaluate() -> Tensor:
-        nonlocal num_evaluations, lowest, best
-        image.grad = None
-        terms = perceptual_loss(image, targets)
-        terms.total.backward()
-        num_evaluations += 1
-        values = [value.item() for value in (terms.total, terms.content, terms.style, terms.tv)]
+
+def _optimize(
+    state: State,
+    objective: Objective,
+    last_step: int,
+    averaging: float,
+    callback: Callable[[Iterate], None] | None,
+) -> None:
+    """Evaluate and step up to a number of evaluations; state.best is the result."""
+    while state.step < last_step:
+        # The last evaluation is the average's, which no step follows.
+        finish = averaging > 0 and state.step == last_step - 1 and state.average is not None
+        image = state.average / state.average_weight if finish else state.image
+        image = image.detach().requires_grad_(True)
+        terms = objective(image)
+        values = _values(terms)
         if not math.isfinite(values[0]):
-            raise _Diverged
-        if values[0] < lowest:
-            lowest, best = values[0], image.detach().clamp(0, 1)
+            if state.best is None:
+                raise FloatingPointError("the loss of the first image is not finite")
+            warnings.warn(
+                f"the loss is not finite at step {state.step + 1}; the best image so far is kept",
+                stacklevel=3,
+            )
+            state.step = last_step
+            return
+        state.step += 1
+        if values[0] < state.lowest:
+            state.lowest, state.best = values[0], image.detach().clone()
+        if not finish:
+            state.search.step(state.image, image.grad)
+            if averaging:
+                _average(state, averaging)
         if callback:
-            callback(Iterate(num_evaluations, *values, best))
-        return terms.total.detach()
-
-    try:
-        while num_evaluations < steps:
-            search.step(evaluate)
-    except _Diverged:
-        if best is None:
-            raise FloatingPointError("the loss of the first image is not finite") from None
-        warnings.warn(
-            f"the loss is not finite at step {num_evaluations}; the best image so far is kept",
-            stacklevel=2,
-        )
-    return best
+            callback(Iterate(state.step, tuple(image.shape[-2:]), *values, state))
 
 
-def make_optimizer(
-    image: Tensor, name: str, learning_rate: float | None = None
-) -> torch.optim.Optimizer:
-    """L-BFGS that evaluates the loss once a step and never stops by itself, or Adam.
-
-    Raises:
-        ValueError: unknown name, or a learning rate that is not positive.
-    """
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
-    if name == "lbfgs":
-        # A longer history gains little and costs two images an entry.
-        return torch.optim.LBFGS(
-            [image],
-            lr=learning_rate or 1.0,
-            max_iter=1,
-            history_size=20,
-            tolerance_grad=-1,
-            tolerance_change=-1,
-        )
-    if name == "adam":
-        return torch.optim.Adam([image], lr=learning_rate or 0.02, betas=(0.9, 0.99))
-    raise ValueError(f"unknown optimizer '{name}'; choose lbfgs or adam")
+def _average(state: State, averaging: float) -> None:
+    if state.average is None:
+        state.average, state.average_weight = torch.zeros_like(state.image), 0.0
+    state.average.lerp_(state.image, 1 - averaging)
+    state.average_weight = averaging * state.average_weight + 1 - averaging
 
 
-def _start(content: Tensor, init: str | Tensor, seed: int) -> Tensor:
-    if isinstance(init, Tensor):
-        size = content.shape[-2:]
-        scaled = F.interpolate(init.cpu(), size, mode="bicubic", antialias=True)
-        return scaled.clamp(0, 1).to(content.device)
-    if init == "content":
+def _values(terms: LossTerms) -> list[float]:
+    return torch.stack([terms.total, terms.content, terms.style, terms.tv]).tolist()
+
+
+def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:
+    """Go on to a larger scale from the best image of this one."""
+
+    def resize(image: Tensor) -> Tensor:
+        return F.interpolate(image, size, mode="bicubic", align_corners=False)
+
+    factor = size[0] * size[1] / state.best[0, 0].numel()
+    state.search = state.search.enlarged(resize, factor)
+    state.image, state.scale = resize(state.best), scale
+    state.best, state.lowest, state.average = None, math.inf, None
+
+
+def resized(image: Tensor, size: int) -> Tensor:
+    """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    if longer == size:
+        return image
+    new = [max(1, round(side * size / longer)) for side in (height, width)]
+    return F.interpolate(image, new, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
+    """Longer side of a style image at a scale: in proportion, and never enlarged."""
+    largest = min(max(style.shape[-2:]), round(settings.style_scale * settings.size))
+    return max(1, round(largest * size / settings.size))
+
+
+def start_image(
+    content: Tensor, style: Sequence[Tensor], settings: SlowSettings, init: Tensor | None
+) -> Tensor:
+    """The first image (1, 3, H, W), of the size of the content image, and a copy."""
+    size = content.shape[-2:]
+    if init is None and settings.init == "style":
+        init = style[0]
+    if init is not None:
+        scaled = F.interpolate(init.to(content), size, mode="bicubic", antialias=True)
+        return scaled.clamp(0, 1)
+    if settings.init == "content":
         return content.clone()
-    if init == "noise":
-        generator = torch.Generator().manual_seed(seed)
+    if settings.init == "noise":
+        generator = torch.Generator().manual_seed(settings.seed)
         return torch.rand(content.shape, generator=generator).to(content.device)
-    raise ValueError(f"unknown init '{init}'; choose content, noise or an image")
-
-
-class _Diverged(Exception):
-    """The loss is no longer finite."""
+    raise ValueError(f"unknown init '{settings.init}'; choose content, noise, style or an image")

@@ -37,7 +37,9 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_point_one_way(package):
     for path in (ROOT / package).rglob("*.py"):
-        assert imported(path) <= MAY_IMPORT[package], path
+        # A command line may bring both paths together: --init takes a trained style.
+        allowed = {"fast"} if path == ROOT / "slow" / "__main__.py" else set()
+        assert imported(path) <= MAY_IMPORT[package] | allowed, path
 
 
 def test_only_media_knows_pillow():

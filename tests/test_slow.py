@@ -1,71 +1,145 @@
+import copy
+import dataclasses
+import itertools
+import math
+
 import pytest
 import torch
 
 from media import read_image, write_image
-from models import losses as losses_module
 from models.losses import LossSettings
+from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
-from slow import stylize
+from slow.objective import whole_image
+from slow.settings import scales
 from tests.conftest import SAMPLES, smooth_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 CONTENT, STYLE = smooth_image(32, 40), smooth_image(48, 48, seed=1)
 
 
-def losses(**settings) -> list[float]:
-    values = []
-    stylize(CONTENT, [STYLE], loss=SHALLOW, callback=lambda it: values.append(it.loss), **settings)
-    return values
+def run_slow(callback=None, *, image=None, resume=None, objective=whole_image, **settings):
+    settings = SlowSettings(**{"size": 40, "min_size": 0, "steps": 25, **settings})
+    return stylize(
+        CONTENT,
+        [STYLE],
+        settings,
+        SHALLOW,
+        init=image,
+        resume=resume,
+        objective=objective,
+        callback=callback,
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-@pytest.mark.parametrize("init", ["content", "noise", STYLE])
-def test_a_few_steps_lower_the_loss(optimizer, init):
-    values = losses(steps=25, optimizer=optimizer, init=init)
+@pytest.mark.parametrize("start", [{"init": "content"}, {"init": "noise"}, {"image": STYLE}])
+def test_a_few_steps_lower_the_loss(optimizer, start):
+    seen = []
+    run_slow(seen.append, optimizer=optimizer, **start)
+    values = [iterate.loss for iterate in seen]
     assert len(values) == 25
     assert min(values) < 0.5 * values[0]
 
 
-def test_the_image_with_the_lowest_loss_is_returned():
-    seen = []
-    result = stylize(CONTENT, [STYLE], loss=SHALLOW, steps=12, callback=seen.append)
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_the_image_with_the_lowest_loss_is_returned(averaging):
+    losses, images = [], []
+
+    def recording(loss, content):
+        evaluate = whole_image(loss, content)
+
+        def record(image):
+            terms = evaluate(image)
+            images.append(image.detach().clone())
+            losses.append(terms.total.item())
+            return terms
+
+        return record
+
+    result = run_slow(objective=recording, optimizer="adam", averaging=averaging, steps=12)
     assert result.shape == CONTENT.shape and 0 <= result.min() and result.max() <= 1
-    best = min(seen, key=lambda iterate: iterate.loss)
-    assert torch.equal(result, best.best)
-    assert torch.equal(seen[0].best, CONTENT)  # started from the content, which is left alone
+    assert torch.equal(result, images[losses.index(min(losses))].clamp(0, 1))
+    assert torch.equal(images[0], CONTENT)  # started from the content, which is left alone
+
+
+def test_from_coarse_to_fine():
+    seen = []
+    result = run_slow(seen.append, size=64, min_size=20, scale_factor=2, steps=30)
+    assert result.shape == (1, 3, 51, 64)
+    assert [(i.step, i.size) for i in seen[::29]] == [(1, (16, 20)), (30, (51, 64))]
+
+
+def test_scales_grow_by_at_most_the_factor_and_share_the_steps():
+    settings = SlowSettings(size=512, min_size=100, scale_factor=2, steps=150, decay=0.5)
+    assert [s.size for s in scales(settings)][-1] == 512
+    for smaller, larger in itertools.pairwise(scales(settings)):
+        assert 1 < larger.size / smaller.size < 2.02
+        assert larger.steps == pytest.approx(smaller.steps / 2, rel=0.1)
+    for steps in (1, 2, 3, 17):
+        rounds = scales(dataclasses.replace(settings, steps=steps))
+        assert sum(s.steps for s in rounds) == steps and min(s.steps for s in rounds) >= 1
+    assert [s.size for s in scales(dataclasses.replace(settings, min_size=0))] == [512]
 
 
 def test_same_seed_same_result():
-    results = [
-        stylize(CONTENT, [STYLE], loss=SHALLOW, steps=6, init="noise", seed=seed)
-        for seed in (3, 3, 4)
-    ]
+    results = [run_slow(init="noise", seed=seed, steps=6) for seed in (3, 3, 4)]
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
 
-def test_divergence_returns_the_best_image_so_far(monkeypatch):
-    original = losses_module.gram_matrix
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("stop", [5, 12, 13, 24])
+def test_a_resumed_run_ends_at_the_same_image(optimizer, stop):
+    settings = {"optimizer": optimizer, "averaging": 0.9, "min_size": 20, "steps": 24}
+    states = []
+
+    def save(iterate):
+        if iterate.step == stop:
+            states.append(copy.deepcopy(iterate.state.state_dict()))
+
+    expected = run_slow(save, **settings)
+    assert torch.equal(run_slow(resume=states[0], **settings), expected)
+
+
+def test_divergence_returns_the_best_image_so_far():
     calls = []
 
-    def explode(features):
-        calls.append(features)
-        return original(features) * (float("nan") if len(calls) > 2 * 4 else 1)
+    def exploding(loss, content):
+        evaluate = whole_image(loss, content)
 
-    # Two layers: once for the style, then once for each of three steps.
-    monkeypatch.setattr(losses_module, "gram_matrix", explode)
+        def explode(image):
+            calls.append(image)
+            terms = evaluate(image)
+            if len(calls) < 4:
+                return terms
+            return dataclasses.replace(terms, total=terms.total * math.nan)
+
+        return explode
+
     seen = []
     with pytest.warns(UserWarning, match="not finite at step 4"):
-        result = stylize(CONTENT, [STYLE], loss=SHALLOW, steps=10, callback=seen.append)
+        result = run_slow(seen.append, objective=exploding)
     assert len(seen) == 3 and torch.equal(result, seen[-1].best)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"optimizer": "sgd"}, {"init": "zeros"}, {"learning_rate": -1.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"size": 0},
+        {"optimizer": "sgd"},
+        {"init": "zeros"},
+        {"learning_rate": -1.0},
+        {"averaging": 1.0},
+        {"scale_factor": 1.0},
+        {"decay": math.nan},
+        {"seed": -1},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError):
-        losses(**{"steps": 1, **wrong})
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        run_slow(**{"steps": 1, **wrong})
 
 
 @pytest.fixture
@@ -124,6 +198,8 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
         ({4: ("--size", "3")}, "too small"),
         ({4: ("--device", "abacus")}, "--device abacus"),
         ({4: ("--init", "none.png")}, "none.png"),
+        ({4: ("--init", "none.pth")}, "no model 'none.pth'"),
+        ({4: ("--pooling", "min")}, "pooling"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, files, changed, what):
@@ -144,10 +220,31 @@ def test_existing_files_and_inputs_are_not_overwritten(run, files):
     assert code == 2 and "one of the inputs" in err
 
 
+def test_presets_can_be_shown_and_changed(run):
+    code, out, _ = run(slow_cli, "--preset", "gatys", "--steps", 7, "--show-settings")
+    shown = dict(line.split("=") for line in out.splitlines())
+    assert code == 0
+    assert shown["--init"] == "noise" and shown["--steps"] == "7"
+    assert shown["--style-layers"] == "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1"
+    settings, loss = PRESETS["gatys"]
+    assert len(scales(settings)) == 1 and settings.steps >= 300
+    assert loss.content_layers == ("relu4_2",)
+
+
+def test_command_starts_from_a_trained_style(run, files):
+    code, out, _ = run(slow_cli, *files, *FEW, "--init", "starry_night.pth")
+    assert code == 0 and out
+
+
 @pytest.mark.slow
 def test_a_real_photo_gets_nearer_to_the_style():
     content = read_image(SAMPLES / "photos" / "rocket.jpg", long_side=256).rgb
     style = read_image(SAMPLES / "starry_night.jpg", long_side=256).rgb
     values = []
-    stylize(content, [style], steps=60, callback=lambda iterate: values.append(iterate.style))
+    stylize(
+        content,
+        [style],
+        SlowSettings(size=256, min_size=0, steps=60),
+        callback=lambda iterate: values.append(iterate.style),
+    )
     assert values[-1] < 0.05 * values[0]

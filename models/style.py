@@ -1,0 +1,141 @@
+"""What "style" means: statistics of a layer's features over positions, and their distance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Statistics = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class StyleLoss:
+    """A way to compare the styles of two feature maps.
+
+    Args:
+        statistics: features (B, C, H, W) to tensors (B, ...) in float32, each a mean over
+            positions: those of a whole image are the means of its parts', by their areas, and
+            those of a blend of styles are the means of theirs.
+        error_from: statistics of the style image (without B) to a function that takes an image's
+            statistics and returns the mean error of the batch, 0 for the style itself and about
+            1 for something that has nothing of it. What depends on the style alone is computed
+            once.
+    """
+
+    statistics: Callable[[Tensor], Statistics]
+    error_from: Callable[[Statistics], Callable[[Statistics], Tensor]]
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Channel correlations of a feature map, divided by its number of elements.
+
+    Gatys et al. (arXiv 1508.06576) sum over positions; dividing by C*H*W, as Johnson et al.
+    (arXiv 1603.08155) do, makes the value independent of the image's size.
+
+    Args:
+        features: (B, C, H, W), any floating dtype.
+
+    Returns:
+        (B, C, C) float32, symmetric.
+    """
+    _, channels, height, width = features.shape
+    flat = (
+        features.permute(0, 2, 3, 1).flatten(1, 2).float()
+    )  # (B, H*W, C), no copy if channels-last
+    # The gradient flows through the right-hand factor only. Adding the transpose, whose value
+    # cancels, supplies the other factor's share: the backward pass needs one large product less.
+    product = flat.detach().mT @ flat
+    product = product + (product.mT - product.detach())
+    return product / (channels * height * width)
+
+
+def _gram(features: Tensor) -> Statistics:
+    return (gram_matrix(features),)
+
+
+def _moments(features: Tensor) -> Statistics:
+    """Means of the channels (B, C), and the Gram matrix (B, C, C)."""
+    return features.mean((2, 3), dtype=torch.float32), gram_matrix(features)
+
+
+def _gram_error(target: Statistics) -> Callable[[Statistics], Tensor]:
+    """Mean squared distance of Gram matrices, relative to the target's square (Gatys et al.)."""
+    (gram,) = target
+    return lambda statistics: _relative_error(statistics[0], gram)
+
+
+def _gram_mean_std_error(target: Statistics) -> Callable[[Statistics], Tensor]:
+    """The Gram matrix's error, and those of the channels' means and standard deviations.
+
+    Alone, a Gram matrix does not fix them: brightness and contrast may drift, most of all in large
+    images (Galerne et al., arXiv 2212.13459).
+    """
+    mean, gram = target
+    std = _std(mean, gram)
+
+    def error(statistics: Statistics) -> Tensor:
+        means, grams = statistics
+        errors = ((grams, gram), (means, mean), (_std(means, grams), std))
+        return sum(_relative_error(*pair) for pair in errors) / len(errors)
+
+    return error
+
+
+def _wasserstein_error(target: Statistics) -> Callable[[Statistics], Tensor]:
+    """Squared Wasserstein-2 distance of the two Gaussians with the same means and covariances,
+    relative to the target's mean square.
+
+    It is |m - m*|^2 + tr(S) + tr(S*) - 2 tr((R S R)^(1/2)) with R the root of S*. The last term's
+    gradient with respect to S is R (R S R)^(-1/2) R / 2, so that one eigendecomposition gives both
+    the value and the gradient, and none has to be differentiated.
+    """
+    mean, gram = target
+    channels = len(mean)
+    covariance = _covariance(mean, gram)
+    root = _root(covariance)
+    energy = channels * gram.trace()
+
+    def error(statistics: Statistics) -> Tensor:
+        means, grams = statistics
+        covariances = _covariance(means, grams)
+        with torch.no_grad():
+            values, vectors = torch.linalg.eigh(root @ covariances @ root)
+            values = values.clamp(min=1e-6 * values.amax(-1, keepdim=True).clamp(min=1e-12))
+            scaled = root @ vectors * values.unsqueeze(-2) ** -0.25
+            gradient = scaled @ scaled.mT / 2
+            trace = values.sqrt().sum(-1)
+        change = (gradient * (covariances - covariances.detach())).sum((-1, -2))  # 0, with gradient
+        distance = (means - mean).square().sum(-1) + covariances.diagonal(0, -2, -1).sum(-1)
+        distance = distance + covariance.trace() - 2 * (trace + change)
+        return distance.mean() / energy
+
+    return error
+
+
+# By name, with the time that each adds to a step at 512 px on a CPU.
+STYLE_LOSSES = {
+    "gram": StyleLoss(_gram, _gram_error),
+    "gram+mean+std": StyleLoss(_moments, _gram_mean_std_error),
+    "wasserstein": StyleLoss(_moments, _wasserstein_error),
+}
+
+
+def _relative_error(values: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance from the target, in units of its mean square."""
+    return (values - target).square().mean() / target.square().mean()
+
+
+def _covariance(mean: Tensor, gram: Tensor) -> Tensor:
+    return mean.shape[-1] * gram - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+
+
+def _std(mean: Tensor, gram: Tensor) -> Tensor:
+    variance = mean.shape[-1] * gram.diagonal(0, -2, -1) - mean.square()
+    return (variance.clamp(min=0) + 1e-6 * gram.diagonal(0, -2, -1).mean()).sqrt()
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """The symmetric root of a positive semidefinite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT

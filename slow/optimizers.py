@@ -1,0 +1,145 @@
+"""Optimisers of one image: a step from a gradient, and a state that can be saved and enlarged."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from slow.settings import SlowSettings
+
+LARGE = 2**20  # pixels from which on L-BFGS remembers this many steps
+SHORT_HISTORY = 10
+
+Resize = Callable[[Tensor], Tensor]
+
+
+class LBFGS:
+    """Limited-memory BFGS (Nocedal 1980) with one evaluation a step.
+
+    It has no test for the end and no line search, which in float32 fail near the minimum: a step is
+    taken whatever the loss does, and a pair of steps with a curvature that is not positive is not
+    remembered. The image is never clamped behind its back.
+
+    Args:
+        learning_rate: share of the quasi-Newton step to take.
+        history: steps to remember.
+    """
+
+    def __init__(self, learning_rate: float = 1.0, history: int = 20) -> None:
+        self.learning_rate, self.history = learning_rate, history
+        self.scale: float | None = None  # of the inverse Hessian to start from
+        self.steps: list[Tensor] = []
+        self.changes: list[Tensor] = []  # of the gradient, over each step
+        self.gradient: Tensor | None = None
+        self.step_taken: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Move an image (1, 3, H, W) in place, with the gradient of the loss there."""
+        if self.gradient is not None:
+            self._remember(gradient - self.gradient)
+        if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
+            self.scale = (0.01 / gradient.abs().mean().clamp(min=1e-30)).item()
+        self.step_taken = self._direction(gradient).mul_(self.learning_rate)
+        self.gradient = gradient.clone()
+        image += self.step_taken
+
+    def _remember(self, change: Tensor) -> None:
+        curvature = _dot(change, self.step_taken)
+        if not curvature > 1e-10 * _dot(change, change) * self.scale:
+            return
+        limit = self.history if change[0, 0].numel() < LARGE else SHORT_HISTORY
+        self.steps = [*self.steps, self.step_taken][-limit:]
+        self.changes = [*self.changes, change][-limit:]
+        self.scale = curvature / _dot(change, change)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        """Minus the inverse Hessian times the gradient, by the two-loop recursion."""
+        direction = -gradient
+        pairs = list(zip(self.steps, self.changes, strict=True))
+        shares = []
+        for step, change in reversed(pairs):
+            share = _dot(step, direction) / _dot(step, change)
+            direction.sub_(change, alpha=share)
+            shares.append(share)
+        direction *= self.scale
+        for (step, change), share in zip(pairs, reversed(shares), strict=True):
+            direction.add_(step, alpha=share - _dot(change, direction) / _dot(step, change))
+        return direction
+
+    def enlarged(self, resize: Resize, factor: float) -> "LBFGS":
+        """The optimiser for an image with `factor` times as many pixels: it knows the curvature,
+        whose inverse grows as the number of pixels over which the loss is a mean.
+        """
+        larger = LBFGS(self.learning_rate, self.history)
+        larger.scale = None if self.scale is None else self.scale * factor
+        return larger
+
+    def state_dict(self) -> dict:
+        return {
+            "scale": self.scale,
+            "steps": list(self.steps),
+            "changes": list(self.changes),
+            "gradient": self.gradient,
+            "step_taken": self.step_taken,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Adam:
+    """Adam (Kingma & Ba, arXiv 1412.6980); its moments go on at the next scale.
+
+    Args:
+        learning_rate: of a step, in units of full scale.
+    """
+
+    BETAS = (0.9, 0.99)
+
+    def __init__(self, learning_rate: float = 0.02) -> None:
+        self.learning_rate = learning_rate
+        self.count = 0
+        self.mean: Tensor | None = None
+        self.square: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, image: Tensor, gradient: Tensor) -> None:
+        """Move an image (1, 3, H, W) in place, with the gradient of the loss there."""
+        if self.mean is None:
+            self.mean, self.square = torch.zeros_like(image), torch.zeros_like(image)
+        self.count += 1
+        self.mean.lerp_(gradient, 1 - self.BETAS[0])
+        self.square.lerp_(gradient.square(), 1 - self.BETAS[1])
+        mean_weight, square_weight = (1 - beta**self.count for beta in self.BETAS)
+        size = (self.square / square_weight).sqrt_().add_(1e-12)
+        image.addcdiv_(self.mean, size, value=-self.learning_rate / mean_weight)
+
+    def enlarged(self, resize: Resize, factor: float) -> "Adam":
+        """The optimiser for an image with `factor` times as many pixels, over which the loss is a
+        mean: each pixel's gradient becomes as many times smaller.
+        """
+        larger = Adam(self.learning_rate)
+        if self.mean is not None:
+            larger.count = self.count
+            larger.mean = resize(self.mean) / factor
+            larger.square = resize(self.square).clamp_(min=0) / factor**2
+        return larger
+
+    def state_dict(self) -> dict:
+        return {"count": self.count, "mean": self.mean, "square": self.square}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.count, self.mean, self.square = state["count"], state["mean"], state["square"]
+
+
+def make_optimizer(settings: SlowSettings) -> LBFGS | Adam:
+    """The optimiser that the settings name."""
+    if settings.optimizer == "lbfgs":
+        return LBFGS(settings.learning_rate, settings.history)
+    return Adam(0.02 * settings.learning_rate)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return torch.dot(a.flatten(), b.flatten()).item()
