@@ -39,11 +39,11 @@ def match_luma(painting: Tensor, photo: Tensor) -> Tensor:
         photo: (1, 3, h, w) RGB in [0, 1].
 
     Returns:
-        (1, 1, H, W) around [0, 1], not clamped.
+        (1, 1, H, W) in [0, 1].
     """
     values, wanted = luma(painting), luma(photo)
     spread = wanted.std() / values.std().clamp(min=1 / 255)
-    return (values - values.mean()) * spread + wanted.mean()
+    return ((values - values.mean()) * spread + wanted.mean()).clamp(0, 1)
 
 
 def match_mean_and_covariance(painting: Tensor, photo: Tensor) -> Tensor:

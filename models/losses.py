@@ -118,12 +118,16 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Float32 scalars: the weighted sum to minimise, and its terms before weighting."""
+    """Float32 scalars: the weighted sum to minimise, and its terms before weighting; and by layer,
+    without gradient, the errors whose means the content and the style term are.
+    """
 
     total: Tensor
     content: Tensor
     style: Tensor
     tv: Tensor
+    content_errors: dict[str, Tensor]
+    style_errors: dict[str, Tensor]
 
 
 class PerceptualLoss(nn.Module):
@@ -226,7 +230,14 @@ class PerceptualLoss(nn.Module):
         total = (
             weights.content_weight * content + weights.style_weight * style + weights.tv_weight * tv
         )
-        return LossTerms(total, content, style, tv)
+        by_layer = (
+            dict(zip(layers, (e.detach() for e in values), strict=True))
+            for layers, values in (
+                (weights.content_layers, content_errors),
+                (weights.style_layers, errors),
+            )
+        )
+        return LossTerms(total, content, style, tv, *by_layer)
 
     def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
         """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from models.losses import LossSettings
+from slow.colors import COLORS
 
 OPTIMIZERS = ("lbfgs", "adam")
 INITS = ("content", "noise", "style")
@@ -27,6 +28,9 @@ class SlowSettings:
         history: steps that L-BFGS remembers, each with two images; 10 from a megapixel on.
         averaging: share that a running average of the images keeps at each step, 0 for none; the
             average is taken where its loss is the lower one. Good with adam.
+        colors: whose colours the painting has: "style"; or the content's, with only the brightness
+            painted ("luminance") or from style pictures that get the content's colours beforehand,
+            by their mean and covariance ("match") or by their whole distribution ("histogram").
         init: what to start from: "content", "noise", "style" or an image.
         seed: of the noise.
 
@@ -44,6 +48,7 @@ class SlowSettings:
     learning_rate: float = 1.0
     history: int = 20
     averaging: float = 0.0
+    colors: str = "style"
     init: str = "content"
     seed: int = 0
 
@@ -63,6 +68,8 @@ class SlowSettings:
         if self.optimizer not in OPTIMIZERS:
             allowed = " or ".join(OPTIMIZERS)
             raise ValueError(f"unknown optimizer '{self.optimizer}'; choose {allowed}")
+        if self.colors not in COLORS:
+            raise ValueError(f"unknown colors '{self.colors}'; choose {', '.join(COLORS)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
 

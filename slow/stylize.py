@@ -4,13 +4,15 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.losses import LossSettings, LossTerms, PerceptualLoss
-from models.vgg import VGG19Features
+from media.colors import luma
+from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
+from slow.colors import match_colors
 from slow.objective import Objective, whole_image
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.settings import PRESETS, SlowSettings, scales
@@ -21,7 +23,8 @@ class State:
     """All that the optimisation goes on from.
 
     Args:
-        image: (1, 3, H, W) RGB around [0, 1], where the loss is evaluated next.
+        image: (1, 3, H, W) RGB around [0, 1], where the loss is evaluated next; with one channel if
+            only the brightness is painted.
         search: the optimiser.
         scale: number of the scale, from 0 for the smallest.
         step: evaluations so far, over all scales.
@@ -61,7 +64,10 @@ class Iterate:
         size: (height, width) of this scale in px.
         loss: weighted sum of the terms.
         content, style, tv: the terms before weighting.
+        content_errors, style_errors: the error of each content and style layer.
         state: all that the optimisation goes on from.
+        painting: the image with the lowest loss so far at this scale, as it is optimised.
+        picture: makes an RGB image in [0, 1] of it.
     """
 
     step: int
@@ -70,12 +76,16 @@ class Iterate:
     content: float
     style: float
     tv: float
+    content_errors: dict[str, float]
+    style_errors: dict[str, float]
     state: State = field(repr=False)
+    painting: Tensor = field(repr=False)
+    picture: Callable[[Tensor], Tensor] = field(repr=False)
 
     @property
     def best(self) -> Tensor:
         """(1, 3, H, W) RGB in [0, 1], the image with the lowest loss so far at this scale."""
-        return self.state.best.clamp(0, 1)
+        return self.picture(self.painting)
 
 
 def stylize(
@@ -88,6 +98,7 @@ def stylize(
     init: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     objective: Callable[[PerceptualLoss, Tensor], Objective] = whole_image,
+    make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
     resume: dict | None = None,
     callback: Callable[[Iterate], None] | None = None,
 ) -> Tensor:
@@ -103,6 +114,8 @@ def stylize(
         init: an image (1, 3, h, w) to start from, in the place of settings.init.
         dtype: precision of the convolutions.
         objective: makes the function to minimise at a scale from its losses and its content image.
+        make_losses: makes the losses from the style images in the size of a scale, in the place of
+            style_blend and dtype; one that remembers saves time where styles are used again.
         resume: a state_dict of the State of an interrupted run with the same arguments; the result
             is that of a run that was never interrupted.
         callback: called after every step; an exception from it (Ctrl-C too) ends the run.
@@ -117,16 +130,21 @@ def stylize(
     """
     best_settings, best_loss = PRESETS["best"]
     settings, loss = settings or best_settings, loss or best_loss
-    vgg = VGG19Features(
-        loss.content_layers + loss.style_layers,
-        weights=loss.vgg,
-        dtype=dtype,
-        device=content.device,
-    )
+    content, style, picture = match_colors(content, style, settings.colors)
+    if init is not None and settings.colors == "luminance":
+        init = luma(init)
+    if make_losses is None:
+        vgg = loss_network(loss, dtype=dtype, device=content.device)
+        make_losses = partial(PerceptualLoss, loss, style_blend=style_blend, vgg=vgg)
     rounds = scales(settings)
     state = State(image=torch.empty(0), search=make_optimizer(settings))
     if resume:
         state.load_state_dict(resume)
+
+    def report(terms: LossTerms) -> None:
+        if callback:
+            callback(_iterate(state, terms, picture))
+
     ends = [sum(scale.steps for scale in rounds[: k + 1]) for k in range(len(rounds))]
     for number in range(state.scale, len(rounds)):
         size = rounds[number].size
@@ -136,9 +154,9 @@ def stylize(
         elif number > state.scale:
             _enlarge(state, number, small.shape[-2:])
         styles = [resized(image, _style_size(image, settings, size)) for image in style]
-        losses = PerceptualLoss(loss, styles, style_blend=style_blend, vgg=vgg)
-        _optimize(state, objective(losses, small), ends[number], settings.averaging, callback)
-    return state.best.clamp(0, 1)
+        evaluate = objective(make_losses(styles), small)
+        _optimize(state, evaluate, ends[number], settings.averaging, report)
+    return picture(state.best)
 
 
 def _optimize(
@@ -146,7 +164,7 @@ def _optimize(
     objective: Objective,
     last_step: int,
     averaging: float,
-    callback: Callable[[Iterate], None] | None,
+    report: Callable[[LossTerms], None],
 ) -> None:
     """Evaluate and step up to a number of evaluations; state.best is the result."""
     while state.step < last_step:
@@ -155,10 +173,12 @@ def _optimize(
         image = state.average / state.average_weight if finish else state.image
         image = image.detach().requires_grad_(True)
         terms = objective(image)
-        values = _values(terms)
-        if not math.isfinite(values[0]):
-            if state.best is None:
+        total = terms.total.item()
+        if not math.isfinite(total):
+            if state.best is None and state.scale == 0:
                 raise FloatingPointError("the loss of the first image is not finite")
+            if state.best is None:
+                state.best = image.detach()  # the result of the smaller scale, enlarged
             warnings.warn(
                 f"the loss is not finite at step {state.step + 1}; the best image so far is kept",
                 stacklevel=3,
@@ -166,14 +186,13 @@ def _optimize(
             state.step = last_step
             return
         state.step += 1
-        if values[0] < state.lowest:
-            state.lowest, state.best = values[0], image.detach().clone()
+        if total < state.lowest:
+            state.lowest, state.best = total, image.detach().clone()
         if not finish:
             state.search.step(state.image, image.grad)
             if averaging:
                 _average(state, averaging)
-        if callback:
-            callback(Iterate(state.step, tuple(image.shape[-2:]), *values, state))
+        report(terms)
 
 
 def _average(state: State, averaging: float) -> None:
@@ -183,8 +202,14 @@ def _average(state: State, averaging: float) -> None:
     state.average_weight = averaging * state.average_weight + 1 - averaging
 
 
-def _values(terms: LossTerms) -> list[float]:
-    return torch.stack([terms.total, terms.content, terms.style, terms.tv]).tolist()
+def _iterate(state: State, terms: LossTerms, picture: Callable[[Tensor], Tensor]) -> Iterate:
+    errors = (terms.content_errors, terms.style_errors)
+    scalars = [terms.total, terms.content, terms.style, terms.tv]
+    values = iter(torch.stack([*scalars, *errors[0].values(), *errors[1].values()]).tolist())
+    scalars = [next(values) for _ in scalars]
+    errors = [{layer: next(values) for layer in by_layer} for by_layer in errors]
+    size = tuple(state.best.shape[-2:])
+    return Iterate(state.step, size, *scalars, *errors, state, state.best, picture)
 
 
 def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:

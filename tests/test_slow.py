@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from media import read_image, write_image
+from media.colors import luma
 from models.losses import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
 from slow.objective import whole_image
 from slow.settings import scales
+from slow.stylize import resized
 from tests.conftest import SAMPLES, smooth_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
@@ -102,6 +104,56 @@ def test_a_resumed_run_ends_at_the_same_image(optimizer, stop):
     assert torch.equal(run_slow(resume=states[0], **settings), expected)
 
 
+@pytest.mark.parametrize("init", ["content", "noise", "style", STYLE])
+def test_luminance_paints_the_brightness_and_keeps_the_contents_colours(init):
+    seen = []
+    start = {"image": init} if isinstance(init, torch.Tensor) else {"init": init}
+    settings = {"colors": "luminance", "size": 32, "min_size": 20}
+    result = run_slow(seen.append, **settings, **start)
+    assert result.shape == (1, 3, 26, 32) and seen[0].state.image.shape[1] == 1
+    assert seen[0].best.shape == (1, 3, 16, 20) and torch.equal(seen[-1].best, result)
+    photo = resized(CONTENT, 32)
+    inside = ((result > 0) & (result < 1)).all(1, keepdim=True)  # not clamped
+    assert inside.float().mean() > 0.5
+    kept = (result - luma(result) - photo + luma(photo)) * inside
+    assert kept.abs().max() < 1e-5
+    assert (luma(result) - luma(photo)).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("colors", ["match", "histogram"])
+def test_matched_colours_are_nearer_to_the_contents(colors):
+    content_mean = CONTENT.mean((2, 3))
+    plain, matched = (run_slow(colors=c).mean((2, 3)) for c in ("style", colors))
+    assert (matched - content_mean).abs().sum() < 0.5 * (plain - content_mean).abs().sum()
+
+
+def test_errors_by_layer_make_up_the_terms():
+    seen = []
+    run_slow(seen.append, steps=1)
+    assert list(seen[0].style_errors) == list(SHALLOW.style_layers)
+    assert seen[0].content == pytest.approx(seen[0].content_errors["relu2_1"])
+    assert seen[0].style == pytest.approx(sum(seen[0].style_errors.values()) / 2)
+
+
+def test_a_scale_that_diverges_at_once_gives_the_smaller_one_enlarged():
+    def exploding(loss, content):
+        evaluate = whole_image(loss, content)
+
+        def explode(image):
+            terms = evaluate(image)
+            if image.shape[-1] < 40:
+                return terms
+            return dataclasses.replace(terms, total=terms.total * math.nan)
+
+        return explode
+
+    seen = []
+    with pytest.warns(UserWarning, match="not finite"):
+        result = run_slow(seen.append, objective=exploding, min_size=20)
+    assert result.shape == CONTENT.shape
+    assert (resized(result, 20) - seen[-1].best).abs().mean() < 0.05
+
+
 def test_divergence_returns_the_best_image_so_far():
     calls = []
 
@@ -132,6 +184,7 @@ def test_divergence_returns_the_best_image_so_far():
         {"init": "zeros"},
         {"learning_rate": -1.0},
         {"averaging": 1.0},
+        {"colors": "sepia"},
         {"scale_factor": 1.0},
         {"decay": math.nan},
         {"seed": -1},

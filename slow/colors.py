@@ -1,0 +1,50 @@
+"""Whose colours the painting has: the style's or the content's (Gatys et al., arXiv 1606.05897)."""
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from media.colors import (
+    keep_colors,
+    luma,
+    match_histogram,
+    match_luma,
+    match_mean_and_covariance,
+)
+
+COLORS = ("style", "luminance", "match", "histogram")
+
+
+def match_colors(
+    content: Tensor, style: Sequence[Tensor], colors: str
+) -> tuple[Tensor, list[Tensor], Callable[[Tensor], Tensor]]:
+    """The images that the style is transferred between, and what makes their painting a picture.
+
+    With "luminance" all is done in grey: brightness only is transferred, from style images whose
+    brightness has the content's mean and spread. With "match" and "histogram" the style images get
+    the content's colours beforehand.
+
+    Args:
+        content: (1, 3, H, W) RGB in [0, 1].
+        style: style images of the same kind, of any size each.
+        colors: one of COLORS.
+
+    Returns:
+        The content image, the style images, and a function from a painting of any size to an RGB
+        image (1, 3, h, w) in [0, 1]. In "luminance" images and painting have one channel.
+    """
+    if colors == "luminance":
+        styles = [match_luma(image, content) for image in style]
+
+        def colored(painting: Tensor) -> Tensor:
+            size = painting.shape[-2:]
+            photo = content
+            if photo.shape[-2:] != size:
+                photo = F.interpolate(content, size, mode="bicubic", antialias=True).clamp(0, 1)
+            return keep_colors(painting.expand(-1, 3, -1, -1), photo).clamp(0, 1)
+
+        return luma(content), styles, colored
+    match = {"match": match_mean_and_covariance, "histogram": match_histogram}.get(colors)
+    styles = [match(image, content) for image in style] if match else list(style)
+    return content, styles, lambda painting: painting.clamp(0, 1)
