@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import cli
-from fast.stylize import find_model, load, stylize
+from fast.stylize import find_model, load_net, stylize
 from media import FORMATS, check_format, find_images, read_image, write_image
 from models.device import keep_pages
 from models.transformer_net import TransformerNet
@@ -60,7 +60,7 @@ def main() -> int:
     model = find_model(args.model)
     jobs = plan_outputs(args.inputs or [SAMPLE_PHOTOS], args.output, model.stem)
     keep_pages()
-    net = load(model, device=args.device, precision=args.precision)
+    net = load_net(model, device=args.device, precision=args.precision)
 
     failures = 0
     for photo, output in tqdm(jobs, unit="photo", disable=args.quiet or len(jobs) == 1):

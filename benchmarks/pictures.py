@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import cli
-from fast.stylize import CHECKPOINTS, find_model, load, stylize
+from fast.stylize import CHECKPOINTS, find_model, load_net, stylize
 from media import find_images, read_image, write_image
 from models.device import keep_pages
 from predict import SAMPLE_PHOTOS
@@ -53,7 +53,7 @@ def main() -> int:
 
     keep_pages()
     path = find_model(args.model)
-    net = load(path, device="cpu")
+    net = load_net(path, device="cpu")
     height = args.height
     if args.triple:
         content, style = (read_image(path, long_side=900).rgb for path in args.triple)

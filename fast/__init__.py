@@ -1,5 +1,6 @@
 """The fast path: one network for each style (Johnson et al., arXiv 1603.08155)."""
 
-from fast.stylize import load, stylize
+from fast.model import StyleModel, load
+from fast.stylize import load_net, stylize
 
-__all__ = ["load", "stylize"]
+__all__ = ["StyleModel", "load", "load_net", "stylize"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import cli
 from fast.figures import Figures, measure, summary
 from fast.photos import find_photos, read_photos
-from fast.stylize import find_model, load
+from fast.stylize import find_model, load_net
 from media import read_image, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import keep_pages
@@ -81,7 +81,7 @@ def main() -> int:
 
     report = {}
     for path, (checkpoint, loss) in models.items():
-        net = load(path, device="cpu", precision="float32")
+        net = load_net(path, device="cpu", precision="float32")
         print(f"\n{path.name}, {args.size} px\n")
         print(f"| photo | {' | '.join(Figures.__annotations__)} |")
         print(f"| --- {'| --- ' * len(Figures.__annotations__)}|")

@@ -42,7 +42,7 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor, *, limit: 
     """Measure a network on one photo.
 
     Args:
-        net: network from `load`.
+        net: network from `load_net`.
         loss: objective that it was trained for, on the network's device.
         image: (1, 3, H, W) RGB in [0, 1].
         limit: most iterations of L-BFGS; 0 leaves them out.

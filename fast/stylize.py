@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fast.bandwise import as_bytes, as_float
+from media.colors import keep_colors
 from models.checkpoint import read_checkpoint
 from models.device import pick_device, pick_precision
 from models.transformer_net import TransformerNet, reflect
@@ -29,10 +31,10 @@ def find_model(name: str) -> Path:
     raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
 
 
-def load(
+def load_net(
     model: str | Path, *, device: str | None = None, precision: str = "auto"
 ) -> TransformerNet:
-    """A trained style, ready to run.
+    """The network of a trained style, ready to run.
 
     Args:
         model: path of a `.pth`, or the bare name of one in checkpoints/.
@@ -64,15 +66,20 @@ def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
 
 
 @torch.inference_mode()
-def stylize(net: TransformerNet, image: Tensor) -> Tensor:
+def stylize(net: TransformerNet, image: Tensor, *, preserve_color: bool = False) -> Tensor:
     """Stylize images in one forward pass.
 
     Args:
-        net: network from `load`.
-        image: (B, 3, H, W) float32 RGB in [0, 1], any size, on any device.
+        net: network from `load_net`.
+        image: (B, 3, H, W) RGB, float32 in [0, 1] or uint8, any size, on any device.
+        preserve_color: the painting's brightness with the image's colours.
 
     Returns:
-        (B, 3, H, W) float32 RGB in [0, 1], on the network's device.
+        (B, 3, H, W) RGB of the image's kind, on the network's device.
     """
-    painting = net(reflect(image.to(net.device), *(MARGIN,) * 4))
-    return painting[..., MARGIN:-MARGIN, MARGIN:-MARGIN].clamp(0, 1)
+    photo = as_float(image.to(net.device))
+    painting = net(reflect(photo, *(MARGIN,) * 4))[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+    if preserve_color:  # before clamping, which would change the brightness
+        painting = keep_colors(painting, photo)
+    painting = painting.clamp(0, 1)
+    return as_bytes(painting) if image.dtype == torch.uint8 else painting

@@ -3,16 +3,21 @@
 from media.files import write_atomically
 from media.formats import FORMATS, check_format, find_images
 from media.images import Picture, decode_image, read_image
+from media.pil import PilImage, from_pil, read_mask, to_pil
 from media.writing import read_text, write_image
 
 __all__ = [
     "FORMATS",
     "Picture",
+    "PilImage",
     "check_format",
     "decode_image",
     "find_images",
+    "from_pil",
     "read_image",
+    "read_mask",
     "read_text",
+    "to_pil",
     "write_atomically",
     "write_image",
 ]

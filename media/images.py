@@ -86,16 +86,12 @@ def decode_image(
             # Pillow warns from 90 megapixels and refuses from 180; only the refusal matters here.
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
-                size = _scaled_size(image.size, long_side, short_side)
+                size = scaled_size(image.size, long_side, short_side)
                 if size[0] * size[1] > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
-                exif, dpi = _read_metadata(image)
-                upright = ImageOps.exif_transpose(image)
-                if upright.size != image.size:  # turned by a quarter
-                    size = size[::-1]
-                image = _to_8bit_srgb(upright)
+                return to_picture(image, size)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not an image: {_describe(start)}") from None
     except Image.DecompressionBombError:
@@ -107,6 +103,20 @@ def decode_image(
             raise
         raise ValueError(f"{name} is damaged: {error or type(error).__name__}") from error
 
+
+def to_picture(image: Image.Image, size: tuple[int, int] | None = None) -> Picture:
+    """An image that Pillow has loaded as an upright sRGB picture.
+
+    Args:
+        image: of any mode.
+        size: (width, height) in px to scale it to, before it is put upright.
+    """
+    size = size or image.size
+    exif, dpi = _read_metadata(image)
+    upright = ImageOps.exif_transpose(image)
+    if upright.size != image.size:  # turned by a quarter
+        size = size[::-1]
+    image = _to_8bit_srgb(upright)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
@@ -114,9 +124,10 @@ def decode_image(
     return Picture(rgb.permute(2, 0, 1)[None].float().div_(255), alpha, exif, dpi)
 
 
-def _scaled_size(
-    size: tuple[int, int], long_side: int | None, short_side: int | None
+def scaled_size(
+    size: tuple[int, int], long_side: int | None = None, short_side: int | None = None
 ) -> tuple[int, int]:
+    """Width and height with one side as asked for; 1 px at least."""
     scale = long_side / max(size) if long_side else short_side / min(size) if short_side else 1
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from fast.stylize import load
-from fast.stylize import stylize as paint
+from fast import load
 from media import Picture, check_format, read_image, write_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings
@@ -86,7 +85,7 @@ def read_init(name: str, content: Tensor, device: str | None) -> Tensor | None:
     if name in INITS:
         return None
     if name.endswith(".pth"):
-        return paint(load(name, device=device), content)
+        return load(name, device=device)(content)
     return read_image(name).rgb
 
 

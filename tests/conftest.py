@@ -9,6 +9,8 @@ from torch import Tensor
 
 import cli
 from media import write_image
+from models.checkpoint import Checkpoint
+from models.transformer_net import TransformerNet
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -53,6 +55,16 @@ def photos(tmp_path: Path) -> Path:
     for number in range(3):
         write_image(folder / f"{number}.png", smooth_image(48, 60, seed=number))
     return folder
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """The checkpoint of a network that paints in no time, nothing nice."""
+    torch.manual_seed(0)
+    net = TransformerNet(width=4, num_blocks=1)
+    path = tmp_path / "tiny.pth"
+    path.write_bytes(Checkpoint(arguments=net.arguments, weights=net.state_dict()).to_bytes())
+    return path
 
 
 @pytest.fixture

@@ -6,25 +6,20 @@ import torch
 from PIL import Image
 
 import predict
-from fast import load, stylize
+from fast import load_net, stylize
 from fast.stylize import CHECKPOINTS, find_model
 from media import read_image, write_image
-from models.checkpoint import Checkpoint
-from models.transformer_net import TransformerNet
 from tests.conftest import SAMPLES, smooth_image
 
 
 @pytest.fixture
-def model(tmp_path):
-    net = TransformerNet(width=4, num_blocks=1)
-    path = tmp_path / "tiny.pth"
-    path.write_bytes(Checkpoint(arguments=net.arguments, weights=net.state_dict()).to_bytes())
-    return path
+def model(tiny_model):
+    return tiny_model
 
 
 def test_shipped_model_paints_a_sample_photo():
     photo = read_image(SAMPLES / "photos" / "chelsea.jpg", long_side=128).rgb
-    painted = stylize(load("starry_night", device="cpu"), photo)
+    painted = stylize(load_net("starry_night", device="cpu"), photo)
     assert painted.shape == photo.shape
     assert 0 <= painted.min() and painted.max() <= 1
     # Far from the ginger cat: the painting is mostly blue.
@@ -65,8 +60,8 @@ def test_line_that_a_network_paints_along_the_border_is_cut_off():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precisions_are_close_to_float32(model, precision):
     image = smooth_image(40, 52)
-    exact = stylize(load(model, device="cpu", precision="float32"), image)
-    rounded = stylize(load(model, device="cpu", precision=precision), image)
+    exact = stylize(load_net(model, device="cpu", precision="float32"), image)
+    rounded = stylize(load_net(model, device="cpu", precision=precision), image)
     assert rounded.dtype == exact.dtype
     assert (rounded - exact).abs().mean() < 0.01
 
@@ -167,7 +162,7 @@ def test_argparse_errors_use_the_same_code(run, model):
 def test_cuda_paints_like_the_cpu():
     image = smooth_image(65, 90)
     painted = [
-        stylize(load("starry_night", device=device, precision="float32"), image).cpu()
+        stylize(load_net("starry_night", device=device, precision="float32"), image).cpu()
         for device in ("cpu", "cuda")
     ]
     assert (painted[0] - painted[1]).abs().mean() < 0.01

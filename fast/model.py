@@ -1,0 +1,198 @@
+"""A trained style as an object: call it with a tensor, a PIL image or a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fast.bandwise import bandwise
+from fast.mixing import mix, within
+from fast.stroke import resize, restore_detail, seen_size
+from fast.stylize import find_model, load_net, stylize
+from media import PilImage, from_pil, read_image, read_mask, to_pil, write_image
+from media.colors import keep_colors
+from models.transformer_net import TransformerNet
+
+MAX_STRENGTH = 1.5
+STROKES = 0.1, 10  # times the usual size
+
+
+class StyleModel:
+    """One trained network, or several whose paintings are blended.
+
+    Paintings are blended, not weights: networks that were trained on their own order their channels
+    each in its own way, and a mean of their weights paints grey noise.
+
+    Args:
+        nets: networks from `load_net`.
+        parts: how much of each, in sum 1.
+        name: for file names.
+    """
+
+    def __init__(self, nets: Sequence[TransformerNet], parts: Sequence[float], name: str) -> None:
+        self.nets = nets
+        self.parts = parts
+        self.name = name
+
+    def __call__(
+        self,
+        photo: Tensor | PilImage | Path | str,
+        *,
+        strength: float = 1.0,
+        stroke: float = 1.0,
+        preserve_color: bool = False,
+        size: int | None = None,
+        mask: Tensor | PilImage | Path | str | None = None,
+        invert_mask: bool = False,
+        output: Path | str | None = None,
+    ) -> Tensor | PilImage | Path:
+        """Paint a photo.
+
+        Args:
+            photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; or an image file.
+            strength: 0 is the photo, 1 the painting; up to 1.5 the painting is painted again.
+            stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
+            preserve_color: only the brightness is painted, the colours are the photo's.
+            size: longer side of the result in px; the photo's own by default.
+            mask: what to paint, white or opaque; its border is softened unless it is a tensor,
+                (H, W) in [0, 1].
+            invert_mask: paint what the mask leaves out.
+            output: image file to write, in the format of its suffix; an existing one is replaced.
+
+        Returns:
+            A tensor or a PIL image as the photo is one; for a file a PIL image; the output's path
+            if there is one. Transparency is kept.
+
+        Raises:
+            OSError: a file cannot be read or written.
+            ValueError: a file is no image, or a setting is out of its range.
+        """
+        check_look(strength, stroke)
+        picture = None
+        if isinstance(photo, Tensor):
+            height, width = photo.shape[-2:]
+            scale = size / max(height, width) if size else 1
+            pixels = resize(photo, *seen_size(height, width, 1 / scale))
+        else:
+            is_file = isinstance(photo, (str, Path))
+            picture = (read_image if is_file else from_pil)(photo, long_side=size)
+            pixels = picture.rgb
+        painted = self.paint(
+            pixels,
+            strength=strength,
+            stroke=stroke,
+            preserve_color=preserve_color,
+            mask=None if mask is None else as_mask(mask, pixels, invert=invert_mask),
+        )
+        if output is not None:
+            write_image(output, painted, like=picture)
+            return Path(output)
+        return painted if picture is None else to_pil(painted, like=picture)
+
+    def paint(
+        self,
+        photo: Tensor,
+        *,
+        strength: float = 1.0,
+        stroke: float = 1.0,
+        preserve_color: bool = False,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The same for tensors alone.
+
+        Args:
+            photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
+            strength, stroke, preserve_color: as above.
+            mask: (1, 1, H, W), from as_mask.
+
+        Returns:
+            (B, 3, H, W) RGB of the photo's kind, on its device.
+        """
+        check_look(strength, stroke)
+        seen = resize(photo, *seen_size(*photo.shape[-2:], stroke))
+        painting = self._blended(seen, preserve_color)
+        if strength > 1:
+            again = self._blended(painting, preserve_color)
+            painting = mix(painting, again, (strength - 1) / (MAX_STRENGTH - 1))
+        if stroke != 1:
+            painting = restore_detail(painting, seen, photo)
+            if preserve_color:  # those of the small photo are coarse
+                painting = bandwise(keep_colors, painting, photo)
+        if strength < 1:
+            painting = mix(photo, painting, strength)
+        return painting if mask is None else within(mask.to(photo.device), painting, photo)
+
+    def _blended(self, photo: Tensor, preserve_color: bool) -> Tensor:
+        painting, whole = None, 0.0
+        for net, part in zip(self.nets, self.parts, strict=True):
+            whole += part
+            if part:
+                one = stylize(net, photo, preserve_color=preserve_color).to(photo.device)
+                painting = one if painting is None else mix(painting, one, part / whole)
+        return painting
+
+
+def load(
+    *models: str | Path,
+    blend: Sequence[float] | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+) -> StyleModel:
+    """A trained style, or several to be blended, ready to paint.
+
+    Args:
+        models: paths of `.pth` files, or bare names of those in checkpoints/.
+        blend: how much of each model; equal parts by default.
+        device: "cpu", "cuda", "mps"...; the best there is by default.
+        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest
+            that is safe. Statistics are float32 in any case.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: a file is not a checkpoint, the parts do not fit the models, or device or
+            precision cannot be used.
+    """
+    parts = check_blend(len(models), blend)
+    paths = [find_model(str(model)) for model in models]
+    nets = [load_net(path, device=device, precision=precision) for path in paths]
+    return StyleModel(nets, parts, name="+".join(path.stem for path in paths))
+
+
+def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool) -> Tensor:
+    """(1, 1, H, W) of the photo's size, 1 (or 255 in uint8) where it is to be painted.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the mask is no image, or not of the photo's shape.
+    """
+    height, width = photo.shape[-2:]
+    if not isinstance(mask, Tensor):
+        mask = read_mask(mask, width, height)
+    elif mask.numel() != height * width:
+        raise ValueError(f"a mask of {tuple(mask.shape)} does not fit {height} rows of {width} px")
+    mask = mask.reshape(1, 1, height, width)
+    if invert:
+        mask = (255 if mask.dtype == torch.uint8 else 1) - mask
+    return mask
+
+
+def check_look(strength: float, stroke: float) -> None:
+    """ValueError unless a painting can be made with these settings."""
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise ValueError(f"--strength {strength:g}: must be from 0 to {MAX_STRENGTH}")
+    if not STROKES[0] <= stroke <= STROKES[1]:
+        raise ValueError(f"--stroke {stroke:g}: must be from {STROKES[0]} to {STROKES[1]}")
+
+
+def check_blend(num_models: int, blend: Sequence[float] | None) -> list[float]:
+    """The parts of the models, in sum 1; ValueError unless there is one for each."""
+    if not num_models:
+        raise ValueError("there is no model to load")
+    parts = [1.0] * num_models if blend is None else list(blend)
+    shown = ",".join(f"{part:g}" for part in parts)
+    if len(parts) != num_models:
+        raise ValueError(f"--blend {shown}: {len(parts)} parts for {num_models} models")
+    if not all(0 <= part < float("inf") for part in parts) or not sum(parts):
+        raise ValueError(f"--blend {shown}: parts must be 0 or more, and one above 0")
+    return [part / sum(parts) for part in parts]

@@ -1,0 +1,48 @@
+"""Larger or smaller strokes: the network sees the photo at another size than it is painted in."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fast.bandwise import bandwise
+from media.colors import luma
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic, without aliasing; (B, C, H, W), float32 in [0, 1] or uint8, keeps its kind."""
+    if image.shape[-2:] == (height, width):
+        return image
+    resized = F.interpolate(image, (height, width), mode="bicubic", antialias=True)
+    return resized if image.dtype == torch.uint8 else resized.clamp(0, 1)
+
+
+def seen_size(height: int, width: int, stroke: float) -> tuple[int, int]:
+    """Height and width in px of what the network sees, for strokes that many times as large."""
+    return max(1, round(height / stroke)), max(1, round(width / stroke))
+
+
+def restore_detail(painting: Tensor, seen: Tensor, photo: Tensor) -> Tensor:
+    """A painting of a smaller photo, brought to the size of the photo with the photo's detail.
+
+    What was lost of the photo's brightness when it was made smaller is added to the enlarged
+    painting, as the finest level of a Laplacian pyramid. A painting of a larger photo is only made
+    smaller.
+
+    Args:
+        painting: (B, 3, h, w) RGB, float32 in [0, 1] or uint8.
+        seen: (B, 3, h, w), the resized photo that was painted.
+        photo: (B, 3, H, W).
+
+    Returns:
+        (B, 3, H, W), of the painting's kind.
+    """
+    height, width = photo.shape[-2:]
+    resized = resize(painting, height, width)
+    if painting.shape[-2] >= height and painting.shape[-1] >= width:
+        return resized
+    return bandwise(
+        lambda p, x, blurred: p + luma(x) - luma(blurred),
+        resized,
+        photo,
+        resize(seen, height, width),
+    )
