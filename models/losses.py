@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from models.style import STYLE_LOSSES, Statistics
+from models.tiles import Tile, split, stride
 from models.vgg import PADDINGS, POOLINGS, VGG19Features, check_layers
+
+TARGET_TILE = 512  # px; the targets of larger images are computed tile by tile
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -177,25 +180,46 @@ class PerceptualLoss(nn.Module):
         self.style_targets: dict[str, Statistics] = {}
         self.energies = dict.fromkeys(self.settings.content_layers, 0.0)
         for image, share in zip(style, blend, strict=True):
-            features = self.vgg(image)
-            share /= sum(blend)
-            for layer, statistics in self.style_statistics(features).items():
-                so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
-                self.style_targets[layer] = tuple(
-                    a + share * b.mean(0) for a, b in zip(so_far, statistics, strict=True)
-                )
-            for layer in self.energies:
-                energy = features[layer].float().square().mean()
-                self.energies[layer] = self.energies[layer] + share * energy
+            for tile in split(image.shape[-2:], TARGET_TILE, self.vgg.layers):
+                self._add_targets(image, tile, share / sum(blend))
         self.style_errors = {
             layer: self.style_loss.error_from(target)
             for layer, target in self.style_targets.items()
         }
 
+    def _add_targets(self, image: Tensor, tile: Tile, share: float) -> None:
+        """Add one tile's statistics and energies to those of all style images."""
+        features = {
+            layer: tile.inside(values, layer)
+            for layer, values in self.vgg(tile.crop(image)).items()
+        }
+        for layer, statistics in self.style_statistics(features).items():
+            so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
+            self.style_targets[layer] = tuple(
+                a + share * tile.share(layer) * b.mean(0)
+                for a, b in zip(so_far, statistics, strict=True)
+            )
+        for layer in self.energies:
+            energy = features[layer].float().square().mean()
+            self.energies[layer] = self.energies[layer] + share * tile.share(layer) * energy
+
     @torch.no_grad()
     def content_targets(self, content: Tensor) -> dict[str, Tensor]:
         """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with."""
-        return self.vgg(content, self.settings.content_layers)
+        layers = self.settings.content_layers
+        tiles = split(content.shape[-2:], TARGET_TILE, layers)
+        if len(tiles) == 1:
+            return self.vgg(content, layers)
+        targets = {}
+        for tile in tiles:
+            for layer, values in self.vgg(tile.crop(content), layers).items():
+                if layer not in targets:
+                    whole = [side // stride(layer) for side in tile.size]
+                    targets[layer] = values.new_empty((*values.shape[:2], *whole)).contiguous(
+                        memory_format=torch.channels_last
+                    )
+                tile.of_whole(targets[layer], layer).copy_(tile.inside(values, layer))
+        return targets
 
     def content_errors(self, features: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         """Mean error of each content layer, relative to the style's energy: (layers,) float32."""

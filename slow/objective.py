@@ -1,28 +1,95 @@
 """What the optimisation minimises, as a function of the image alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from models.losses import LossTerms, PerceptualLoss
+from models.losses import LossTerms, PerceptualLoss, total_variation
+from models.tiles import Tile, split
 
 # Takes an image (1, 3, H, W) that requires a gradient, sets its .grad, and returns the loss.
 Objective = Callable[[Tensor], LossTerms]
 
 
 def whole_image(loss: PerceptualLoss, content: Tensor) -> Objective:
-    """The objective computed for the whole image at once: fastest, about 1.5 kB for each pixel.
+    """The objective computed for the whole image at once: fastest.
 
     Args:
         loss: with the targets of the style.
         content: (1, 3, H, W) float32 RGB in [0, 1], of the image's size.
     """
+    return tiled(loss, content, max(content.shape[-2:]))
+
+
+def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
+    """The same loss and gradient, but for rounding, in memory for one tile.
+
+    All that the loss needs of an image are means over positions, and these add up over tiles. A
+    first pass finds them without gradients. The gradient with respect to them is a small matrix for
+    each layer, from which a second pass finds that of each tile's pixels; where tiles overlap, it
+    adds up. (Galerne et al., EGSR 2024, have the two passes, but drop the gradient of the overlap,
+    which therefore has to be larger.) The last tile's first pass is its second one, too: a single
+    tile, which is the whole image, needs only one.
+
+    Args:
+        loss: with the targets of the style.
+        content: (1, 3, H, W) float32 RGB in [0, 1], of the image's size.
+        side: longest side of a tile without its halo in px.
+    """
+    tiles = split(content.shape[-2:], side, loss.vgg.layers)
     targets = loss.content_targets(content)
 
     def evaluate(image: Tensor) -> LossTerms:
-        image.grad = None
-        terms = loss(image, targets)
+        pixels = image.detach()
+        with torch.no_grad():
+            parts = [_parts(loss, tile, tile.crop(pixels), targets) for tile in tiles[:-1]]
+        crop = tiles[-1].crop(pixels).requires_grad_(True)
+        parts.append(_parts(loss, tiles[-1], crop, targets))
+        means = [sum(values).detach().requires_grad_(True) for values in zip(*parts, strict=True)]
+        smooth = pixels.detach().requires_grad_(loss.settings.tv_weight > 0)
+        terms = loss.terms(*_unpacked(loss, means), total_variation(smooth))
         terms.total.backward()
+
+        image.grad = torch.zeros_like(pixels) if smooth.grad is None else smooth.grad
+        gradients = [mean.grad for mean in means]
+        for tile in reversed(tiles):
+            if tile is not tiles[-1]:
+                crop = tile.crop(pixels).requires_grad_(True)
+                parts = [_parts(loss, tile, crop, targets)]
+            torch.autograd.backward(parts.pop(), gradients)
+            tile.crop(image.grad).add_(crop.grad)
         return terms
 
     return evaluate
+
+
+def _parts(
+    loss: PerceptualLoss, tile: Tile, crop: Tensor, targets: dict[str, Tensor]
+) -> list[Tensor]:
+    """A tile's share of the content errors, and of each of the style statistics."""
+    features = {layer: tile.inside(values, layer) for layer, values in loss.vgg(crop).items()}
+    errors = loss.content_errors(
+        features, {layer: tile.of_whole(values, layer) for layer, values in targets.items()}
+    )
+    shares = [tile.share(layer) for layer in targets]
+    return [
+        errors * errors.new_tensor(shares),
+        *(
+            tile.share(layer) * values
+            for layer, statistics in loss.style_statistics(features).items()
+            for values in statistics
+        ),
+    ]
+
+
+def _unpacked(
+    loss: PerceptualLoss, parts: Sequence[Tensor]
+) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+    """Content errors, and style statistics by layer, from a list as `_parts` makes it."""
+    content_errors, *values = parts
+    values = iter(values)
+    return content_errors, {
+        layer: tuple(next(values) for _ in statistics)
+        for layer, statistics in loss.style_targets.items()
+    }
