@@ -29,6 +29,8 @@ class TransformerNet(nn.Module):
         ValueError: width or num_blocks is not positive.
     """
 
+    padding = 4  # px, of the input of the last convolution
+
     def __init__(self, *, width: int = 32, num_blocks: int = 5) -> None:
         super().__init__()
         if width < 1 or num_blocks < 1:
@@ -67,12 +69,22 @@ class TransformerNet(nn.Module):
         x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = reflect(x, 0, -width % 4, 0, -height % 4)
         x = self.decoder(self.trunk(self.encoder(x)))
-        x = self.to_rgb(reflect(x, 4, 4, 4, 4))[..., :height, :width].float()
-        return 0.5 + OUTPUT_SCALE * x
+        return self.to_image(reflect(x, *(self.padding,) * 4))[..., :height, :width]
+
+    def to_image(self, x: Tensor) -> Tensor:
+        """Padded features (B, C, H + 8, W + 8) -> (B, 3, H, W) float32 RGB around [0, 1]."""
+        return 0.5 + OUTPUT_SCALE * self.to_rgb(x).float()
 
 
 class ConvLayer(nn.Module):
-    """Reflection padding, convolution, instance normalisation, ReLU (optional)."""
+    """Reflection padding, convolution, instance normalisation, ReLU (optional).
+
+    Each layer says what it is made of, for fast/bands.py runs it on bands of rows: how the input is
+    padded, how many rows and columns of the output come from one of the input (`scale`), and the
+    convolution by itself, with its weights in the form that it takes (`kernel`).
+    """
+
+    pad_mode = "reflect"
 
     def __init__(
         self,
@@ -88,16 +100,33 @@ class ConvLayer(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, bias=False)
         self.norm = InstanceNorm(out_channels)
         self.padding = kernel_size // 2
+        self.scale = 1 / stride
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         x = reflect(x, *(self.padding,) * 4)
-        if self.conv.stride == (1, 1) and winograd.pays(x.device, x.dtype, self.conv.weight):
+        if self._is_winograd:
             x = winograd.learned_winograd_conv(x, self.conv.weight)
         else:
             x = self.conv(x)
         x = self.norm(x)
         return F.relu(x, inplace=True) if self.relu else x
+
+    @property
+    def _is_winograd(self) -> bool:
+        weight = self.conv.weight
+        return self.scale == 1 and winograd.pays(weight.device, weight.dtype, weight)
+
+    def kernel(self) -> Tensor:
+        """The weights as `convolve` takes them."""
+        weight = self.conv.weight
+        return winograd.winograd_kernel(weight) if self._is_winograd else weight
+
+    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Convolve a padded input; no gradient reaches the weights."""
+        if self._is_winograd:
+            return winograd.winograd_conv3x3(x, kernel, padding=0)
+        return F.conv2d(x, kernel, stride=self.conv.stride)
 
 
 class ResidualBlock(nn.Module):
@@ -121,6 +150,9 @@ class UpsampleConvLayer(nn.Module):
     large padded image.
     """
 
+    # Reflecting the up-sampled image at its border repeats the small image's border pixel.
+    padding, pad_mode, scale, relu = 1, "replicate", 2, True
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
@@ -131,14 +163,20 @@ class UpsampleConvLayer(nn.Module):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
+        return F.relu(self.norm(self.convolve(_repeat_border(x), self.kernel())), inplace=True)
+
+    def kernel(self) -> Tensor:
+        """The weights of the four convolutions: (4 * out, in, 2, 2)."""
+        weight = self.conv.weight
         # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
-        phases = torch.einsum(
-            "pai,qbj,ocij->pqocab", self.taps, self.taps, self.conv.weight.float()
-        )
-        # Reflecting the up-sampled image at its border repeats the small image's border pixel.
-        x = _repeat_border(x)
-        x = F.conv2d(x, phases.flatten(0, 2).to(x.dtype))  # (B, 4 * out, H + 1, W + 1)
+        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, weight.float())
+        return phases.flatten(0, 2).to(weight.dtype)
+
+    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Up-sample and convolve an input that is padded by one px."""
+        batch, _, height, width = x.shape
+        height, width = height - 2, width - 2
+        x = F.conv2d(x, kernel)  # (B, 4 * out, H + 1, W + 1)
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
         x = x.permute(0, 2, 3, 1).contiguous()
         out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
@@ -147,8 +185,7 @@ class UpsampleConvLayer(nn.Module):
             (batch, height, 2, width, 2, out),
             (image, row, row + 2 * out, column, column + out, 1),
         )
-        x = x.reshape(batch, 2 * height, 2 * width, out).permute(0, 3, 1, 2)
-        return F.relu(self.norm(x), inplace=True)
+        return x.reshape(batch, 2 * height, 2 * width, out).permute(0, 3, 1, 2)
 
 
 class RowConv2d(nn.Conv2d):
@@ -202,6 +239,11 @@ class InstanceNorm(nn.Module):
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         # One channel a group; unlike F.instance_norm it takes a single pixel.
         return torch.group_norm(x, x.shape[1], weight, bias, self.eps)
+
+    def affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalisation by known statistics, each (C,): the factor and the summand."""
+        factor = self.weight * (variance + self.eps).rsqrt()
+        return factor, self.bias - mean * factor
 
 
 class _ChannelsLastInstanceNorm(torch.autograd.Function):
@@ -259,12 +301,12 @@ def reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     height, width = x.shape[-2:]
     if max(left, right) < width and max(top, bottom) < height:
         return F.pad(x, (left, right, top, bottom), mode="reflect")
-    rows = _reflected_indices(height, top, bottom).to(x.device)
-    columns = _reflected_indices(width, left, right).to(x.device)
+    rows = reflected_indices(height, top, bottom).to(x.device)
+    columns = reflected_indices(width, left, right).to(x.device)
     return x[:, :, rows][:, :, :, columns]
 
 
-def _reflected_indices(size: int, before: int, after: int) -> Tensor:
+def reflected_indices(size: int, before: int, after: int) -> Tensor:
     """Positions -before...size + after - 1, folded back into 0...size - 1."""
     period = max(1, 2 * size - 2)
     position = torch.arange(-before, size + after) % period

@@ -139,15 +139,25 @@ def _transform_input(x: Tensor, padding: int) -> Tensor:
     batch, channels, height, width = x.shape
     rows, columns = _num_blocks(_output_size(x, padding))
     below, right = 4 * rows + 2 - padding - height, 4 * columns + 2 - padding - width
-    padded = x.new_empty(batch, padding + height + below, padding + width + right, channels)
-    padded[:, padding : padding + height, padding : padding + width] = x.permute(0, 2, 3, 1)
-    for border in (padded[:, :padding], padded[:, padding + height :]):
-        border.zero_()
-    for border in (padded[:, :, :padding], padded[:, :, padding + width :]):
-        border.zero_()
-    b, h, w, c = padded.stride()
-    blocks = padded.as_strided((6, 6, batch, rows, columns, channels), (h, w, b, 4 * h, 4 * w, c))
+    if padding or below or right or not x.is_contiguous(memory_format=torch.channels_last):
+        x = _zero_pad(x, (padding, below), (padding, right))
+    b, c, h, w = x.stride()
+    blocks = x.as_strided((6, 6, batch, rows, columns, channels), (h, w, b, 4 * h, 4 * w, c))
     return (_INPUT_2D @ blocks.reshape(36, -1)).view(36, -1, channels)
+
+
+def _zero_pad(x: Tensor, above_below: tuple[int, int], left_right: tuple[int, int]) -> Tensor:
+    """A padded copy, channels-last; only the border is filled with zeros."""
+    (above, below), (left, right) = above_below, left_right
+    batch, channels, height, width = x.shape
+    size = (batch, channels, above + height + below, left + width + right)
+    padded = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+    padded[:, :, above : above + height, left : left + width] = x
+    for border in (padded[:, :, :above], padded[:, :, above + height :]):
+        border.zero_()
+    for border in (padded[..., :left], padded[..., left + width :]):
+        border.zero_()
+    return padded
 
 
 def _from_products(x: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> Tensor:
