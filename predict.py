@@ -121,7 +121,7 @@ def stylize_file(
 ) -> None:
     """Read a photo, stylize it, write it in full or not at all."""
     picture = read_image(photo, long_side=size)
-    painted = stylize(net, picture.rgb)
+    painted = stylize(net, picture.pixels)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_image(output, painted, like=picture)
 

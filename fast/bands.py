@@ -35,7 +35,6 @@ class Features(Protocol):
         """Fill `out` (rows, W, C) with the rows from `top` on."""
 
 
-@torch.inference_mode()
 def stylize_in_bands(
     net: TransformerNet,
     image: Tensor,
@@ -226,9 +225,7 @@ def _source_indices(size: int, margin: int) -> Tensor:
     return padded[reflected_indices(len(padded), 0, -len(padded) % 4)]
 
 
-def _padded(
-    source: Features, top: int, rows: int, padding: int, mode: str, like: Tensor
-) -> Tensor:
+def _padded(source: Features, top: int, rows: int, padding: int, mode: str, like: Tensor) -> Tensor:
     """Rows of a feature map with `padding` more on every side, beyond its border reflected or
     replicated: (1, C, rows + 2 * padding, W + 2 * padding), channels-last.
     """

@@ -77,7 +77,7 @@ class StyleModel:
         else:
             is_file = isinstance(photo, (str, Path))
             picture = (read_image if is_file else from_pil)(photo, long_side=size)
-            pixels = picture.rgb
+            pixels = picture.pixels
         painted = self.paint(
             pixels,
             strength=strength,

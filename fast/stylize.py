@@ -1,19 +1,23 @@
 """Loading a trained style and running it on images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from fast.bands import stylize_in_bands
 from fast.bandwise import as_bytes, as_float
 from media.colors import keep_colors
 from models.checkpoint import read_checkpoint
-from models.device import pick_device, pick_precision
-from models.transformer_net import TransformerNet, reflect
+from models.device import free_memory, pick_device, pick_precision, taken_memory
+from models.transformer_net import TransformerNet
 
 # px around an image that are painted and cut off. The loss network pads with zeros, in which the
 # style image's border leaves traces; so trained networks paint a line of 2 px along the border.
 MARGIN = 8
+MEMORY_FOR_BANDS = 150e6  # bytes that the work on a band takes beside the feature maps
+SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
@@ -66,20 +70,66 @@ def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
 
 
 @torch.inference_mode()
-def stylize(net: TransformerNet, image: Tensor, *, preserve_color: bool = False) -> Tensor:
-    """Stylize images in one forward pass.
+def stylize(
+    net: TransformerNet,
+    image: Tensor,
+    *,
+    preserve_color: bool = False,
+    max_memory: float | None = None,
+) -> Tensor:
+    """Stylize images in one forward pass, in bands of rows.
 
     Args:
         net: network from `load_net`.
         image: (B, 3, H, W) RGB, float32 in [0, 1] or uint8, any size, on any device.
         preserve_color: the painting's brightness with the image's colours.
+        max_memory: bytes that the process may take in all, on the network's device. By default
+            half of those that are free besides those it has. It is slower the less there is.
 
     Returns:
-        (B, 3, H, W) RGB of the image's kind, on the network's device.
+        (B, 3, H, W) RGB of the image's kind, on its device.
+
+    Raises:
+        MemoryError: there is not even memory for a band.
     """
-    photo = as_float(image.to(net.device))
-    painting = net(reflect(photo, *(MARGIN,) * 4))[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-    if preserve_color:  # before clamping, which would change the brightness
-        painting = keep_colors(painting, photo)
-    painting = painting.clamp(0, 1)
-    return as_bytes(painting) if image.dtype == torch.uint8 else painting
+    painting = torch.empty_like(image)
+    for photo, painted in zip(image.split(1), painting.split(1), strict=True):
+        write = _writer(photo, painted, preserve_color)
+        memory = _memory_for_features(net.device, max_memory)
+        while not _fits(net, photo, write, memory):
+            if not memory:
+                raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
+            memory = memory / 4 if memory > SMALLEST_MEMORY else 0
+    return painting
+
+
+def _memory_for_features(device: torch.device, max_memory: float | None) -> float:
+    if max_memory is None:
+        return free_memory(device) / 2
+    return max(0, max_memory - taken_memory(device) - MEMORY_FOR_BANDS)
+
+
+def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
+    """Stylize a photo; False if the memory was not enough after all."""
+    try:
+        stylize_in_bands(net, photo, write, margin=MARGIN, memory=memory)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
+            "not enough memory" not in str(error)  # the CPU's allocator has no class of its own
+        ):
+            raise
+        return False
+    return True
+
+
+def _writer(photo: Tensor, painting: Tensor, preserve_color: bool) -> Callable[[int, Tensor], None]:
+    """What puts bands of float RGB into a painting of either kind."""
+
+    def write(top: int, band: Tensor) -> None:
+        rows = slice(top, top + band.shape[2])
+        if preserve_color:  # before clamping, which would change the brightness
+            band = keep_colors(band, as_float(photo[..., rows, :].to(band.device)))
+        band = band.clamp_(0, 1)
+        painting[..., rows, :] = as_bytes(band) if painting.dtype == torch.uint8 else band
+
+    return write

@@ -18,6 +18,7 @@ KEPT_TAGS = {
     *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
     *(ExifTags.Base.Copyright, ExifTags.Base.Rating),
 }
+ROWS_AT_A_TIME = 256  # of an image that is copied
 MAX_PIXELS = 179_000_000  # of a file, by Pillow's own limit, and after scaling
 
 KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
@@ -28,16 +29,21 @@ class Picture:
     """An image as read from a file.
 
     Args:
-        rgb: (1, 3, H, W) float32 RGB in [0, 1], sRGB, upright.
+        pixels: (1, 3, H, W) uint8 RGB, sRGB, upright.
         alpha: (H, W) uint8 opacity, or None for an opaque image.
         exif: EXIF block without the orientation, which has been applied; empty if there is none.
         dpi: resolution in pixels per inch, or None.
     """
 
-    rgb: Tensor
+    pixels: Tensor
     alpha: np.ndarray | None = None
     exif: bytes = field(default=b"", repr=False)
     dpi: tuple[float, float] | None = None
+
+    @property
+    def rgb(self) -> Tensor:
+        """(1, 3, H, W) float32 RGB in [0, 1], four times as large."""
+        return self.pixels.float().div_(255)
 
 
 def read_image(
@@ -113,15 +119,25 @@ def to_picture(image: Image.Image, size: tuple[int, int] | None = None) -> Pictu
     """
     size = size or image.size
     exif, dpi = _read_metadata(image)
-    upright = ImageOps.exif_transpose(image)
-    if upright.size != image.size:  # turned by a quarter
-        size = size[::-1]
-    image = _to_8bit_srgb(upright)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        upright = ImageOps.exif_transpose(image)
+        if upright.size != image.size:  # turned by a quarter
+            size = size[::-1]
+        image = upright
+    image = _to_8bit_srgb(image)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
-    rgb = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3), a copy
-    return Picture(rgb.permute(2, 0, 1)[None].float().div_(255), alpha, exif, dpi)
+    return Picture(_to_tensor(image).permute(2, 0, 1)[None], alpha, exif, dpi)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """(H, W, 3) uint8, row by row: Pillow's own conversion makes several copies of the whole."""
+    pixels = torch.empty(image.height, image.width, 3, dtype=torch.uint8)
+    for top in range(0, image.height, ROWS_AT_A_TIME):
+        band = image.crop((0, top, image.width, min(top + ROWS_AT_A_TIME, image.height)))
+        pixels[top : top + band.height] = torch.from_numpy(np.array(band.convert("RGB")))
+    return pixels
 
 
 def scaled_size(
@@ -157,7 +173,7 @@ def _to_8bit_srgb(image: Image.Image) -> Image.Image:
     if image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("RGB")
     image = _convert_profile(image, profile) if profile else image
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if alpha is not None:
         image.putalpha(alpha)
     return image

@@ -55,7 +55,7 @@ def read_mask(mask: Image.Image | Path | str, width: int, height: int) -> Tensor
     """
     name = mask if isinstance(mask, (str, Path)) else "the mask"
     picture = read_image(mask) if isinstance(mask, (str, Path)) else from_pil(mask)
-    image = to_pil(picture.rgb, like=picture)
+    image = to_pil(picture.pixels, like=picture)
     if abs(image.width / image.height * height / width - 1) > TOLERANCE:
         raise ValueError(
             f"{name} has {image.width}x{image.height} px, another shape than the photo's "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def write_image(
 
     Args:
         path: its suffix chooses the format; see FORMATS.
-        rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to the depth.
+        rgb: (1, 3, H, W) RGB, uint8, or float: clamped to [0, 1] and rounded to the depth.
         like: picture whose transparency and metadata are put back where the format allows.
             Transparent pixels become white in a format without transparency.
         depth: bits a channel; 16 in PNG and TIFF only.
@@ -38,7 +39,10 @@ def write_image(
     path = Path(path)
     check_format(path, depth)
     name, keeps_alpha, options = FORMATS[path.suffix.lower()]
-    pixels = rgb[0].detach().float().clamp(0, 1).mul(2**depth - 1).round().permute(1, 2, 0)
+    pixels = rgb[0].detach().permute(1, 2, 0)
+    if depth == 16 or pixels.dtype != torch.uint8:
+        white = 255 if pixels.dtype == torch.uint8 else 1
+        pixels = pixels.float().div(white).clamp_(0, 1).mul_(2**depth - 1).round_()
     height, width, _ = pixels.shape
     alpha = None
     if like is not None and like.alpha is not None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import mmap
 import sys
 import time
 from pathlib import Path
@@ -91,6 +92,19 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     free = [_available_memory(), _control_group_memory()]
     return min((value for value in free if value is not None), default=4 * 2**30)
+
+
+def taken_memory(device: torch.device) -> int:
+    """Bytes that this process has taken: its resident memory, or its share of a GPU's."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except OSError:  # elsewhere only the most that it ever had is known
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _available_memory() -> int | None:

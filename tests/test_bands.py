@@ -1,0 +1,105 @@
+"""The network on bands of rows beside the network on the whole image."""
+
+import pytest
+import torch
+
+from fast import bands
+from fast.bands import stylize_in_bands
+from fast.stylize import load_net, stylize
+from models.transformer_net import TransformerNet, reflect
+from tests.conftest import smooth_image
+
+MARGIN = 3
+PLENTY = 1e12
+
+
+def in_bands(net, image, memory=PLENTY):
+    painting = torch.full(image.shape, float("nan"))
+
+    def write(top, band):
+        painting[..., top : top + band.shape[2], :] = band
+
+    with torch.inference_mode():
+        stylize_in_bands(net, image, write, margin=MARGIN, memory=memory)
+    return painting
+
+
+def whole(net, image):
+    with torch.inference_mode():
+        painting = net(reflect(image, *(MARGIN,) * 4))
+    return painting[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+@pytest.fixture
+def net():
+    """Random weights, the normalisation's too; wide enough for Winograd convolutions."""
+    torch.manual_seed(0)
+    net = TransformerNet(width=32, num_blocks=2).eval().requires_grad_(False)
+    for name, weight in net.named_parameters():
+        if ".norm." in name:
+            weight.add_(0.3 * torch.randn_like(weight))
+    return net
+
+
+@pytest.fixture
+def small_bands(monkeypatch):
+    monkeypatch.setattr(bands, "BAND_VALUES", {"cpu": 1})
+    monkeypatch.setattr(bands, "MIN_ROWS", 4)
+
+
+# All in stores; the trunk in memory and the rest computed anew; the trunk in files.
+@pytest.mark.parametrize("memory", [PLENTY, 300_000, 0])
+@pytest.mark.parametrize("size", [(64, 48), (53, 71), (2, 3), (1, 90), (77, 2), (9, 10)])
+def test_bands_make_no_difference(net, small_bands, size, memory):
+    image = smooth_image(*size)
+    assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
+
+
+def test_shipped_network_and_bands_of_the_usual_size():
+    net = load_net("starry_night", device="cpu", precision="float32")
+    image = smooth_image(90, 70)
+    assert torch.allclose(in_bands(net, image), whole(net, image), atol=1e-4)
+
+
+def test_no_feature_map_is_kept_when_there_is_no_memory(net, small_bands, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a feature map in memory")
+
+    monkeypatch.setattr(bands, "MemoryStore", refuse)
+    assert in_bands(net, smooth_image(40, 40), memory=0).isfinite().all()
+    with pytest.raises(AssertionError):
+        in_bands(net, smooth_image(40, 40))
+
+
+def test_bytes_give_bytes_and_every_image_of_a_batch_is_painted_by_itself(net):
+    image = smooth_image(20, 24)
+    pixels = image.mul(255).round().byte()
+    painting = stylize(net, pixels)
+    assert painting.dtype == torch.uint8
+    assert (painting / 255 - stylize(net, pixels / 255)).abs().max() <= 0.5 / 255 + 1e-4
+    other = smooth_image(20, 24, seed=5)
+    both = stylize(net, torch.cat([image, other]))
+    assert torch.equal(both[1:], stylize(net, other))
+
+
+def test_memory_that_is_not_enough_after_all_leads_to_less(net, monkeypatch):
+    image = smooth_image(30, 30)
+    expected = stylize(net, image)
+    asked = []
+
+    def store(shape, like):
+        asked.append(shape)
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+
+    monkeypatch.setattr(bands, "MemoryStore", store)
+    assert torch.allclose(stylize(net, image, max_memory=1e12), expected, atol=1e-4)
+    assert asked
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(net, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(bands, "MemoryStore", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        stylize(net, smooth_image(30, 30))
