@@ -3,133 +3,251 @@
     python predict.py --model starry_night.pth
     python predict.py --model starry_night.pth photo.jpg -o painted.jpg
 
-Without an input the bundled sample photos are painted. The paths of the written files are printed.
+Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standard input; without one
+the bundled sample photos are painted. The paths of the written files are printed.
 """
 
+import signal
+
+# torch takes seconds to import; until cli.run takes over, Ctrl-C ends the process without a word.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
+import inspect
 import sys
-from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 import cli
-from fast.stylize import find_model, load_net, stylize
-from media import FORMATS, check_format, find_images, read_image, write_image
+import fast
+from fast.batch import Outcome, paint_photos
+from fast.catalogue import label, table
+from fast.grid import GRID_SIZE, paint_grid
+from fast.jobs import STREAM, plan_jobs
+from fast.model import StyleModel, as_mask, check_blend, check_look
+from fast.processes import Processes
+from fast.stylize import find_model, find_models
+from media import Picture, read_image
 from models.device import keep_pages
-from models.transformer_net import TransformerNet
 
 SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
+GRID = "grid"  # in the place of a model's name in file names
 
 
 def parse_args() -> argparse.Namespace:
+    defaults = {p.name: p.default for p in inspect.signature(StyleModel.paint).parameters.values()}
     parser = cli.make_parser(__doc__)
     parser.add_argument(
         "inputs",
-        type=Path,
         nargs="*",
         metavar="INPUT",
-        help="photos, or folders of photos (default: the bundled samples)",
+        help="photos, folders with their subfolders, patterns, or - (default: the bundled samples)",
     )
     parser.add_argument(
         "--model",
-        required=True,
+        nargs="+",
+        action="append",
+        default=[],
         metavar="NAME|PATH",
-        help="a .pth, or the name of one in checkpoints/",
+        help="a .pth, or the name of one in checkpoints/; the paintings of several are blended",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
-        default=Path("stylized"),
-        metavar="FILE|DIR",
-        help="file for a single photo, else a folder (default: %(default)s)",
+        default="stylized",
+        metavar="FILE|DIR|-",
+        help="file for a single photo, - for standard output (as PNG), else a folder "
+        "(default: %(default)s)",
     )
-    parser.add_argument(
+    look = parser.add_argument_group("look")
+    look.add_argument(
         "--size",
         type=cli.positive_int,
         metavar="PX",
-        help="scale the longer side to this before painting (default: the photo's own size)",
+        help=f"longer side of the results (default: the photo's own size; {GRID_SIZE} in a grid)",
+    )
+    look.add_argument(
+        "--strength",
+        type=float,
+        default=defaults["strength"],
+        metavar="0...1.5",
+        help="how much: 0 is the photo, 1 the painting, above it is painted a second time "
+        "(default: %(default)s)",
+    )
+    look.add_argument(
+        "--stroke",
+        type=float,
+        default=defaults["stroke"],
+        metavar="X",
+        help="brush strokes as many times as large; size and detail stay (default: %(default)s)",
+    )
+    look.add_argument(
+        "--preserve-color", action="store_true", help="paint the brightness, keep the colours"
+    )
+    look.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="paint only where this image is white, or opaque if it has transparency",
+    )
+    look.add_argument("--invert-mask", action="store_true", help="paint only the rest")
+    look.add_argument(
+        "--blend",
+        type=cli.list_of(float),
+        metavar="X[,X]",
+        help="how much of each model (default: equal parts)",
+    )
+    models = parser.add_argument_group("choosing a style")
+    models.add_argument(
+        "--grid",
+        action="store_true",
+        help="a sheet of each photo in all styles, of those given or of all in checkpoints/",
+    )
+    models.add_argument(
+        "--list",
+        action="store_true",
+        help="show the models, with their loss and after how many iterations L-BFGS gets as low",
     )
     cli.add_device_flags(parser)
-    return parser.parse_args()
+    parser.add_argument(
+        "--resume", action="store_true", help="skip photos that are painted already"
+    )
+    args = parser.parse_intermixed_args()
+    args.model, args.inputs = split_models(args.model, args.inputs)
+    if not (args.model or args.grid or args.list):
+        parser.error("--model is needed: a .pth, or a name that --list shows")
+    return args
+
+
+def split_models(groups: list[list[str]], inputs: list[str]) -> tuple[list[str], list[str]]:
+    """Models and inputs: words that follow the first one of a --model may be either."""
+    models, names = [], {path.stem for path in find_models()}
+    for first, *others in groups:
+        models.append(first)
+        for word in others:
+            is_model = Path(word).suffix == ".pth" or word in names
+            (models if is_model else inputs).append(word)
+    return models, inputs
 
 
 def main() -> int:
     args = parse_args()
-    model = find_model(args.model)
-    jobs = plan_outputs(args.inputs or [SAMPLE_PHOTOS], args.output, model.stem)
+    if args.list:
+        return list_models(args.model)
+    check_flags(args)
+    paths = [find_model(model) for model in args.model] or find_models()
+    processes = Processes(on_cpu=args.device == "cpu")
+    args.device = args.device or processes.device
+    jobs, problems = [], []
+    if processes.is_main:
+        jobs, problems = plan_jobs(
+            args.inputs or [str(SAMPLE_PHOTOS)],
+            args.output,
+            GRID if args.grid else "+".join(path.stem for path in paths),
+            known_names=[GRID, *(path.stem for path in find_models())],
+        )
+    jobs = processes.share(jobs)
     keep_pages()
-    net = load_net(model, device=args.device, precision=args.precision)
+    paint = make_painter(args, paths, problems)
+    if not processes.is_main:  # which tells them for all
+        problems.clear()
 
-    failures = 0
-    for photo, output in tqdm(jobs, unit="photo", disable=args.quiet or len(jobs) == 1):
-        try:
-            if output.exists() and not args.force:
-                raise ValueError(f"{output} exists; replace it by --force")
-            stylize_file(net, photo, output, size=args.size)
-        except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-            tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
-            failures += 1
-        else:
-            tqdm.write(str(output))
-    return cli.FAILED if failures else cli.OK
+    for problem in problems:
+        cli.say(f"error: {problem}")
+    painted, skipped, failed = 0, 0, len(problems)
+    size = args.size or (GRID_SIZE if args.grid else None)
+    outcomes = paint_photos(jobs, paint, size=size, force=args.force, resume=args.resume)
+    is_quiet = args.quiet or not processes.is_main or len(jobs) + len(problems) == 1
+    try:
+        for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
+            painted += report(outcome)
+            skipped += outcome.is_skipped
+            failed += outcome.error is not None
+        painted, skipped, failed = processes.sum([painted, skipped, failed])
+    finally:
+        if not is_quiet:
+            cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
+    return cli.FAILED if failed else cli.OK
 
 
-def plan_outputs(inputs: list[Path], output: Path, model_name: str) -> list[tuple[Path, Path]]:
-    """Which photo goes to which file.
+def check_flags(args: argparse.Namespace) -> None:
+    """ValueError unless the flags go together."""
+    check_look(args.strength, args.stroke)
+    if args.force and args.resume:
+        raise ValueError("--force replaces files and --resume keeps them; give one")
+    if args.blend and args.grid:
+        raise ValueError("--grid shows each model by itself; leave out --blend")
+    if args.model and not args.grid:
+        check_blend(len(args.model), args.blend)
+    if args.mask:
+        read_image(args.mask)
+    elif args.invert_mask:
+        raise ValueError("--invert-mask needs a --mask")
+    if args.output == STREAM and sys.stdout.isatty():
+        raise ValueError("-o - would write an image to the terminal; redirect it to a file")
 
-    Raises:
-        ValueError: an input holds no photo, several photos would go to one file, or a photo would
-            be overwritten by its own painting.
-        FileNotFoundError: an input does not exist.
+
+def make_painter(
+    args: argparse.Namespace, paths: list[Path], problems: list[str]
+) -> Callable[[Picture], Picture]:
+    """What is to be done with a photo: one painting of it, or a sheet in all styles.
+
+    What is wrong with one of all the models, if none was named, is added to the problems.
     """
-    photos = []  # photo, and its folder within the output
-    for path in inputs:
-        if path.is_dir():
-            found = find_images(path)
-            if not found:
-                raise ValueError(f"{path}: no image in this folder")
-            photos += [(photo, photo.relative_to(path).parent) for photo in found]
-        elif path.exists():
-            photos.append((path, Path()))
-        else:
-            raise FileNotFoundError(f"{path}: no such file or folder")
-
-    if output.suffix and not output.is_dir():
-        check_format(output)
-        if len(photos) > 1 or inputs[0].is_dir():
-            raise ValueError(f"-o {output}: several photos need a folder, not a file")
-        jobs = [(photos[0][0], output)]
+    load = partial(fast.load, device=args.device, precision=args.precision)
+    models = {}
+    if args.grid:
+        for path in paths:
+            try:
+                models[label(path)] = load(path)
+            except (OSError, ValueError) as error:
+                if args.model:
+                    raise
+                problems.append(cli.one_line(error))
+        if not models:
+            raise ValueError("there is no model to load")
     else:
-        jobs = [
-            (photo, output / folder / f"{photo.stem}_{model_name}{_suffix(photo)}")
-            for photo, folder in photos
-        ]
-    sources = {photo.resolve() for photo, _ in jobs}
-    counts = Counter(target.resolve() for _, target in jobs)
-    for _, target in jobs:
-        if counts[target.resolve()] > 1:
-            raise ValueError(f"several inputs would be written to {target}")
-        if target.resolve() in sources:
-            raise ValueError(f"{target} is one of the inputs; choose another -o")
-    return jobs
+        model = load(*paths, blend=args.blend)
+
+    def paint(photo: Picture) -> Picture:
+        look = {
+            "strength": args.strength,
+            "stroke": args.stroke,
+            "preserve_color": args.preserve_color,
+            "mask": args.mask and as_mask(args.mask, photo.pixels, invert=args.invert_mask),
+        }
+        if args.grid:
+            return paint_grid(photo, models, **look)
+        return replace(photo, pixels=model.paint(photo.pixels, **look))
+
+    return paint
 
 
-def stylize_file(
-    net: TransformerNet, photo: Path, output: Path, *, size: int | None = None
-) -> None:
-    """Read a photo, stylize it, write it in full or not at all."""
-    picture = read_image(photo, long_side=size)
-    painted = stylize(net, picture.pixels)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_image(output, painted, like=picture)
+def report(outcome: Outcome) -> bool:
+    """Print the path of a painting, or why there is none; whether there is one."""
+    source, target, error = outcome.job.source, outcome.job.target, outcome.error
+    if error:
+        line, name = cli.one_line(error), str(source or "standard input")
+        named = name in line or (target and str(target) in line)
+        tqdm.write(f"error: {line if named else f'{name}: {line}'}", file=sys.stderr)
+    elif target and not outcome.is_skipped:
+        tqdm.write(str(target))
+        sys.stdout.flush()
+    return not error and not outcome.is_skipped
 
 
-def _suffix(photo: Path) -> str:
-    """The photo's own format if it can be written with full colour, else PNG."""
-    suffix = photo.suffix.lower()
-    return photo.suffix if suffix in FORMATS and suffix != ".gif" else ".png"
+def list_models(names: list[str]) -> int:
+    """Print a table of the models, of all in checkpoints/ by default."""
+    lines, errors = table([find_model(name) for name in names] or find_models())
+    print("\n".join(lines))
+    for error in errors:
+        cli.say(f"error: {cli.one_line(error)}")
+    return cli.FAILED if errors else cli.OK
 
 
 if __name__ == "__main__":

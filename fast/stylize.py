@@ -21,6 +21,11 @@ SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
+def find_models() -> list[Path]:
+    """The checkpoints in checkpoints/, sorted by name; without the steps of trainings."""
+    return sorted(path for path in CHECKPOINTS.glob("*.pth") if ".step" not in path.name)
+
+
 def find_model(name: str) -> Path:
     """The file of a model: a path as it is, a bare name in checkpoints/, with or without ".pth".
 
@@ -31,7 +36,7 @@ def find_model(name: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    models = ", ".join(sorted(path.stem for path in CHECKPOINTS.glob("*.pth"))) or "none"
+    models = ", ".join(path.stem for path in find_models()) or "none"
     raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
 
 

@@ -4,14 +4,17 @@ from media.files import write_atomically
 from media.formats import FORMATS, check_format, find_images
 from media.images import Picture, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
-from media.writing import read_text, write_image
+from media.sheet import contact_sheet
+from media.writing import encode_image, read_text, write_image
 
 __all__ = [
     "FORMATS",
     "Picture",
     "PilImage",
     "check_format",
+    "contact_sheet",
     "decode_image",
+    "encode_image",
     "find_images",
     "from_pil",
     "read_image",

@@ -26,7 +26,25 @@ def write_image(
 
     Args:
         path: its suffix chooses the format; see FORMATS.
-        rgb: (1, 3, H, W) RGB, uint8, or float: clamped to [0, 1] and rounded to the depth.
+        rgb, like, depth, text: as for encode_image.
+
+    Raises:
+        ValueError: unknown format or depth, or the image is too large for it.
+        OSError: the file cannot be written; what stood there before is untouched.
+    """
+    path = Path(path)
+    write_atomically(path, encode_image(path, rgb, like=like, depth=depth, text=text))
+
+
+def encode_image(
+    path: Path, rgb: Tensor, *, like: Picture | None = None, depth: int = 8, text: str = ""
+) -> bytes | memoryview:
+    """The content of an image file.
+
+    Args:
+        path: its suffix chooses the format, and an error names it.
+        rgb: (1, 3, H, W) RGB; values are clamped to [0, 1] and rounded to the depth, unless they
+            are uint8 already.
         like: picture whose transparency and metadata are put back where the format allows.
             Transparent pixels become white in a format without transparency.
         depth: bits a channel; 16 in PNG and TIFF only.
@@ -34,15 +52,10 @@ def write_image(
 
     Raises:
         ValueError: unknown format or depth, or the image is too large for it.
-        OSError: the file cannot be written; what stood there before is untouched.
     """
-    path = Path(path)
     check_format(path, depth)
     name, keeps_alpha, options = FORMATS[path.suffix.lower()]
-    pixels = rgb[0].detach().permute(1, 2, 0)
-    if depth == 16 or pixels.dtype != torch.uint8:
-        white = 255 if pixels.dtype == torch.uint8 else 1
-        pixels = pixels.float().div(white).clamp_(0, 1).mul_(2**depth - 1).round_()
+    pixels = _levels(rgb[0], depth).permute(1, 2, 0)
     height, width, _ = pixels.shape
     alpha = None
     if like is not None and like.alpha is not None:
@@ -50,22 +63,20 @@ def write_image(
     exif, dpi = (like.exif, like.dpi) if like and name in _METADATA_FORMATS else (b"", None)
     try:
         if depth == 16:
-            values = pixels.cpu().numpy().astype(np.uint16)
+            values = pixels.numpy().astype(np.uint16)
             if alpha is not None:  # 255 * 257 = 65535
                 values = np.dstack([values, np.asarray(alpha, np.uint16) * 257])
-            encoded = _encode16(values, name, exif, dpi, text)
-        else:
-            image = Image.fromarray(pixels.byte().cpu().contiguous().numpy())
-            if alpha is not None:
-                image.putalpha(alpha)
-                if not keeps_alpha:
-                    white = Image.new("RGBA", image.size, "white")
-                    image = Image.alpha_composite(white, image).convert("RGB")
-            options = options | ({"dpi": dpi} if dpi else {})
-            encoded = _encode8(image, name, options, exif, text)
+            return _encode16(values, name, exif, dpi, text)
+        image = Image.fromarray(pixels.contiguous().numpy())
+        if alpha is not None:
+            image.putalpha(alpha)
+            if not keeps_alpha:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image).convert("RGB")
+        options = options | ({"dpi": dpi} if dpi else {})
+        return _encode8(image, name, options, exif, text)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {width}x{height} px as {name}: {error}") from error
-    write_atomically(path, encoded)
 
 
 def read_text(path: Path | str) -> str:
@@ -84,6 +95,15 @@ def read_text(path: Path | str) -> str:
             raise
         raise ValueError(f"{path} is not an image, or damaged") from error
     return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _levels(rgb: Tensor, depth: int) -> Tensor:
+    """The numbers that are stored: uint8 for a depth of 8, float32 for 16."""
+    rgb = rgb.detach().cpu()
+    if rgb.dtype == torch.uint8:
+        return rgb if depth == 8 else rgb.float() * 257
+    levels = rgb.float().clamp(0, 1).mul(2**depth - 1).round()
+    return levels.byte() if depth == 8 else levels
 
 
 def _encode16(

@@ -1,4 +1,6 @@
+import io
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,31 @@ def test_existing_files_are_kept_and_the_others_painted(run, model, photos, tmp_
     assert code == 0 and kept.read_bytes() != b"mine"
 
 
+def test_a_run_that_was_cut_off_is_resumed(run, model, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(predict, photos / "1.png", "--model", model, "-o", out)[0] == 0
+    before = (out / "1_tiny.png").stat()
+    code, printed, err = run(predict, photos, "--model", model, "-o", out, "--resume")
+    assert code == 0 and len(printed.splitlines()) == 2
+    assert err.endswith("2 painted, 1 skipped, 0 failed\n")
+    assert (out / "1_tiny.png").stat() == before
+    assert "give one" in run(predict, "--model", model, "--resume", "--force")[2]
+
+
+def test_missing_and_bad_inputs_are_counted_and_the_others_painted(run, model, photos, tmp_path):
+    (photos / "0.png").write_bytes(b"")
+    inputs = [tmp_path / "none.jpg", photos, photos / "*.webp"]
+    code, out, err = run(predict, *inputs, "--model", model, "-o", tmp_path / "out")
+    assert code == 1 and len(out.splitlines()) == 2
+    lines = [line for line in re.split("[\r\n]+", err) if line.startswith("error")]
+    assert [line.removeprefix("error: ") for line in lines] == [
+        f"{inputs[0]}: no such file or folder",
+        f"{inputs[2]}: no match",
+        f"{photos / '0.png'} is empty",
+    ]
+    assert err.endswith("2 painted, 0 skipped, 3 failed\n")
+
+
 def test_a_bad_photo_does_not_stop_the_others(run, model, photos, tmp_path):
     (photos / "1.png").write_bytes(b"<html>gone</html>")
     code, out, err = run(predict, photos, "--model", model, "-o", tmp_path / "out", "--quiet")
@@ -153,6 +180,107 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, model, photos, tmp_path):
 def test_argparse_errors_use_the_same_code(run, model):
     for arguments in (["--size", "0", "--model", model], ["--mod", model], []):
         assert run(predict, *arguments)[0] == 2
+
+
+class Pipe(io.TextIOWrapper):
+    """Standard input or output that is no terminal."""
+
+    def __init__(self, content=b""):
+        super().__init__(io.BytesIO(content))
+
+
+def test_standard_input_goes_to_standard_output(model, photos, monkeypatch):
+    streams = Pipe((photos / "0.png").read_bytes()), Pipe()
+    monkeypatch.setattr("sys.stdin", streams[0])
+    monkeypatch.setattr("sys.stdout", streams[1])
+    monkeypatch.setattr("sys.argv", ["predict.py", "-", "--model", str(model), "-o", "-"])
+    assert predict.main() == 0
+    painting = Image.open(io.BytesIO(streams[1].buffer.getvalue()))
+    assert painting.format == "PNG" and painting.size == (60, 48)
+
+
+def test_flags_reach_the_painting(run, model, photos, tmp_path):
+    Image.new("L", (60, 48), 255).save(tmp_path / "mask.png")
+    photo = read_image(photos / "0.png").rgb
+    results = {}
+    for flags in [
+        ["--strength", 0],
+        ["--strength", 1],
+        ["--strength", 1.5],
+        ["--stroke", 3],
+        ["--preserve-color"],
+        ["--mask", tmp_path / "mask.png", "--invert-mask"],
+        [model, "--blend", "1,0"],
+    ]:
+        out = tmp_path / "out.png"
+        code, _, err = run(
+            predict, photos / "0.png", "-o", out, "--force", "--model", model, *flags
+        )
+        assert code == 0, err
+        results[str(flags[0])] = read_image(out).rgb
+        results[str(flags)] = read_image(out).rgb
+    untouched = [results["['--strength', 0]"], results["--mask"]]
+    assert all((image - photo).abs().max() < 0.01 for image in untouched)
+    plain = results["['--strength', 1]"]
+    assert torch.equal(results[str(model)], plain)
+    for flag in ("['--strength', 1.5]", "--stroke", "--preserve-color"):
+        assert (results[flag] - plain).abs().mean() > 0.005
+        assert (results[flag] - photo).abs().mean() > 0.005
+
+
+def test_wrong_looks_are_told_before_anything_is_written(run, model, photos, tmp_path):
+    Image.new("L", (9, 9)).save(tmp_path / "square.png")
+    for flags, code, what in [
+        (["--strength", 2], 2, "--strength 2: must be from 0 to 1.5"),
+        (["--stroke", 0], 2, "--stroke 0"),
+        (["--blend", "1,2"], 2, "2 parts for 1 models"),
+        (["--invert-mask"], 2, "needs a --mask"),
+        (["--mask", tmp_path / "none.png"], 2, "none.png: No such file"),
+        (["--mask", tmp_path / "square.png"], 1, "another shape"),
+        (["--grid", "--blend", "1"], 2, "leave out --blend"),
+    ]:
+        out = tmp_path / "out"
+        result = run(predict, photos / "0.png", "-o", out, "--model", model, *flags)
+        assert (result[0], result[1]) == (code, ""), what
+        assert what in result[2] and len(result[2].splitlines()) == 1
+        assert not out.exists()
+
+
+def test_a_grid_shows_all_models_and_the_list_describes_them(
+    run, model, photos, tmp_path, monkeypatch
+):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("first", "second", "first.step500"):
+        (folder / f"{name}.pth").write_bytes(model.read_bytes())
+    monkeypatch.setattr(sys.modules["fast.stylize"], "CHECKPOINTS", folder)
+
+    code, out, _ = run(predict, "--grid", photos / "0.png", "-o", tmp_path / "grid.png")
+    assert (code, out) == (0, f"{tmp_path / 'grid.png'}\n")
+    width, height = Image.open(tmp_path / "grid.png").size
+    assert 3 * 480 < width < 3.2 * 480 and 384 < height < 450
+    code, out, _ = run(predict, "--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["model", "first", "second"]
+
+    (folder / "second.pth").write_bytes(b"<html>")
+    code, out, err = run(predict, "--list")
+    assert code == 1 and len(out.splitlines()) == 2 and "second.pth is not a model" in err
+    code, _, err = run(predict, "--grid", photos / "0.png", "-o", tmp_path / "b.png")
+    assert code == 1 and "second.pth is not a model" in err
+    assert Image.open(tmp_path / "b.png").width < width
+    assert run(predict, "--grid", photos, "--model", "second")[0] == 2
+
+
+def test_words_after_a_model_are_models_or_photos():
+    assert predict.split_models([["a.pth", "b.pth", "x.jpg"], ["the_scream"]], ["y.jpg"]) == (
+        ["a.pth", "b.pth", "the_scream"],
+        ["y.jpg", "x.jpg"],
+    )
+    assert predict.split_models([["odd", "starry_night", "odd"]], []) == (
+        ["odd", "starry_night"],
+        ["odd"],
+    )
 
 
 @pytest.mark.gpu

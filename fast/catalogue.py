@@ -1,0 +1,50 @@
+"""What checkpoints say of themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.checkpoint import Checkpoint, read_checkpoint
+
+
+def label(path: Path) -> str:
+    """A model's name with artist and title of its style picture."""
+    style = style_of(read_checkpoint(path))
+    return f"{path.stem}: {style}" if style else path.stem
+
+
+def style_of(checkpoint: Checkpoint) -> str:
+    """Artist and title of the style picture, as far as they are known."""
+    known = (checkpoint.style.get("artist"), checkpoint.style.get("title"))
+    return ", ".join(part for part in known if part)
+
+
+def table(paths: Sequence[Path]) -> tuple[list[str], list[Exception]]:
+    """Models as the lines of a table, and what is wrong with those that cannot be read."""
+    rows = [("model", "style", "size", "width", "blocks", "loss", "iterations", "photos")]
+    errors = []
+    for path in paths:
+        try:
+            rows.append(_row(path, read_checkpoint(path)))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return lines, errors
+
+
+def _row(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    arguments, figures = checkpoint.arguments, checkpoint.figures
+    return (
+        path.stem,
+        style_of(checkpoint) or "-",
+        f"{path.stat().st_size / 1e6:.1f} MB",
+        str(arguments.get("width", "-")),
+        str(arguments.get("num_blocks", "-")),
+        _figure(figures.get("total"), ".3f"),
+        _figure(figures.get("from_noise"), ".1f"),
+        _figure(figures.get("photos"), "d"),
+    )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

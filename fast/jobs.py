@@ -1,0 +1,165 @@
+"""Which photo is painted to which file."""
+
+import glob
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from media import FORMATS, check_format, find_images
+
+STREAM = "-"  # standard input or output
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo to paint.
+
+    Args:
+        source: image file; None for standard input.
+        target: file to write; None for standard output.
+    """
+
+    source: Path | None
+    target: Path | None
+
+
+def plan_jobs(
+    inputs: Sequence[str], output: str, model_name: str, *, known_names: Collection[str] = ()
+) -> tuple[list[Job], list[str]]:
+    """Find the photos and name their paintings.
+
+    The contents of a single folder go to the output folder with their structure; where there are
+    more inputs, folders keep their own names in it. A painting is called PHOTO_MODEL; where the
+    format changes, as for GIF, the photo's suffix stays in its name: a.gif_MODEL.png. What earlier
+    runs have written is not taken for a photo: the output folder is left out of the input folders,
+    and in a folder that holds both photos and paintings everything that is called as a painting of
+    one of its photos.
+
+    Args:
+        inputs: files, folders, patterns as of glob (with ** for subfolders), or "-".
+        output: a folder, a file with the suffix of a format, or "-".
+        model_name: of the model, for the names of the paintings.
+        known_names: of other models whose paintings may lie beside the photos.
+
+    Returns:
+        The jobs, and a line about each input of which there is no photo.
+
+    Raises:
+        ValueError: no photo is left, several would go to one file, or one would be overwritten.
+    """
+    folder = output if output != STREAM and not _is_file_name(output) else None
+    photos, problems = _find_photos(inputs, Path(folder) if folder else None)
+    if folder:
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"-o {output} is a file, neither a folder nor an image")
+        photos = _without_results(photos, Path(folder), {model_name, *known_names})
+    if not photos:
+        raise ValueError("; ".join(problems) or "there is no photo to paint")
+    if folder:
+        jobs = [Job(p, Path(folder) / sub / _painting_name(p, model_name)) for p, sub in photos]
+    elif len(photos) > 1:
+        raise ValueError(f"-o {output}: {len(photos)} photos need a folder, not a file")
+    else:
+        target = None if output == STREAM else Path(output)
+        if target:
+            check_format(target)
+        jobs = [Job(photos[0][0], target)]
+    _check_targets(jobs)
+    return jobs, problems
+
+
+def _is_file_name(output: str) -> bool:
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return bool(Path(output).suffix) and not is_folder
+
+
+Photos = list[tuple[Path | None, Path]]  # each with its folder within the output
+
+
+def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, list[str]]:
+    """Photos, each one once, and a line about each input of which there is none."""
+    paths, problems = [], []
+    for text in inputs:
+        found = _matches(text)
+        paths += found
+        if not found:
+            is_pattern = glob.has_magic(text)
+            problems.append(f"{text}: no {'match' if is_pattern else 'such file or folder'}")
+    if output and len(paths) > 1:  # a pattern may match the output folder, too
+        paths = [path for path in paths if not (path and path.resolve() == output.resolve())]
+
+    photos = {}
+    for path in paths:
+        if path is None or not path.is_dir():
+            photos.setdefault(path and os.path.abspath(path), (path, Path()))
+            continue
+        found = find_images(path)
+        if output and _is_below(output, path):
+            found = [photo for photo in found if not _is_below(photo, output)]
+        if not found:
+            problems.append(f"{path}: no image in this folder")
+        name = Path(path.resolve().name if len(paths) > 1 else "")
+        for photo in found:
+            folder = name / photo.relative_to(path).parent
+            photos.setdefault(os.path.abspath(photo), (photo, folder))
+    return list(photos.values()), problems
+
+
+def _matches(text: str) -> list[Path | None]:
+    """The files and folders that an input means; a broken link is one, too."""
+    if text == STREAM:
+        return [None]
+    if os.path.lexists(text):
+        return [Path(text)]
+    return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+
+
+def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Photos:
+    """Leave out what is called as a painting of a photo in the same folder and lies where that
+    photo's painting goes.
+    """
+    name = "|".join(map(re.escape, sorted(names)))
+    painting = re.compile(rf"(.+)_(?:{name})(?:\+(?:{name}))*")
+    sources = {(p.parent, name) for p, _ in photos if p for name in (p.stem, p.name)}
+
+    def is_result(photo: Path | None, folder: Path) -> bool:
+        found = painting.fullmatch(photo.stem) if photo else None
+        if not found or (photo.parent, found[1]) not in sources:
+            return False
+        return (output / folder).resolve() == photo.parent.resolve()
+
+    return [(photo, folder) for photo, folder in photos if not is_result(photo, folder)]
+
+
+def _painting_name(photo: Path | None, model_name: str) -> str:
+    """In the photo's own format if it can be written with full colour, else in PNG."""
+    if photo is None:
+        return f"stdin_{model_name}.png"
+    suffix = photo.suffix.lower()
+    if suffix in FORMATS and suffix != ".gif":
+        return f"{photo.stem}_{model_name}{photo.suffix}"
+    return f"{photo.name}_{model_name}.png"
+
+
+def _check_targets(jobs: Sequence[Job]) -> None:
+    """ValueError if two paintings would go to one file, or one over a photo."""
+    sources = {job.source.resolve() for job in jobs if job.source}
+    writers: dict[Path, Job] = {}
+    for job in jobs:
+        if not job.target:
+            continue
+        place = job.target.resolve()
+        if place in sources:
+            raise ValueError(f"{job.target} is one of the inputs; choose another -o")
+        if place in writers:
+            raise ValueError(
+                f"several inputs would be written to {job.target}: {writers[place].source} and "
+                f"{job.source}; paint them one after the other, each with an -o of its own"
+            )
+        writers[place] = job
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
