@@ -1,8 +1,8 @@
 """The usual implementation, to measure against: float32, NCHW, eager, everything computed every
 time.
 
-The network is the one of the common PyTorch examples, the training theirs with this project's loss
-network.
+The network is the one of the common PyTorch examples, the training and the optimisation of one
+image theirs with this project's loss network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,9 @@ class TextbookNet(nn.Module):
 
 
 class TextbookLoss(nn.Module):
-    """Perceptual loss with the whole slice of VGG-19 run on content and result alike."""
+    """Perceptual loss with the whole slice of VGG-19 run on content and result alike; Gram
+    matrices, max pooling and zero padding only.
+    """
 
     def __init__(self, settings: LossSettings, style: Tensor) -> None:
         super().__init__()
@@ -67,11 +69,11 @@ class TextbookLoss(nn.Module):
         self.vgg.to(style.device)
         self.mean = torch.tensor(CAFFE_MEAN, device=style.device).view(1, 3, 1, 1)
         with torch.no_grad():
-            features = self._features(style)
+            features = self.features(style)
         self.grams = {n: self._gram(features[n]) for n in settings.style_layers}
         self.energies = {n: features[n].square().mean() for n in settings.content_layers}
 
-    def _features(self, image: Tensor) -> dict[str, Tensor]:
+    def features(self, image: Tensor) -> dict[str, Tensor]:
         x, features = image - self.mean, {}
         for index, module in enumerate(self.vgg):
             x = F.relu(x) if isinstance(module, nn.ReLU) else module(x)
@@ -84,7 +86,9 @@ class TextbookLoss(nn.Module):
         return flat.bmm(flat.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
 
     def forward(self, image: Tensor, content: Tensor) -> Tensor:
-        targets, features = self._features(content), self._features(image)
+        return self.compare(self.features(image), self.features(content))
+
+    def compare(self, features: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         s = self.settings
         content_loss = sum(
             F.mse_loss(features[n], targets[n]) / self.energies[n] for n in s.content_layers
@@ -130,3 +134,30 @@ def textbook_training(
             loss(net(content), content).backward()
             optimizer.step()
             yield ours
+
+
+def textbook_optimization(
+    settings: LossSettings, content: Tensor, style: Tensor, start: Tensor
+) -> Iterator[float]:
+    """L-BFGS with PyTorch's own settings on the pixels at full size; the loss of each evaluation,
+    without end.
+    """
+    loss = TextbookLoss(settings, style)
+    with torch.no_grad():
+        features = loss.features(content)
+    targets = {name: features[name] for name in settings.content_layers}
+    image = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([image])
+    losses = []
+
+    def evaluate() -> Tensor:
+        optimizer.zero_grad()
+        total = loss.compare(loss.features(image), targets)
+        total.backward()
+        losses.append(total.item())
+        return total
+
+    while True:
+        optimizer.step(evaluate)
+        yield from losses
+        losses.clear()

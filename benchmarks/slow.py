@@ -1,0 +1,159 @@
+"""Time to a loss of the slow path beside the textbook implementation, and the memory of both.
+
+    python -m benchmarks.slow
+    python -m benchmarks.slow --size 256 --iterations 100
+
+The textbook's L-BFGS works at full size from the start. The loss that it has reached after so many
+evaluations, from the content image and from noise, is the one that ours, with the settings of
+python -m slow, has to reach. Both minimise the same function, in float32, and their times include
+everything but reading the files and importing libraries. Runs of one side follow those of the other
+at once, each in a process of its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+import cli
+from benchmarks.textbook import textbook_optimization
+from benchmarks.turns import SIDES, print_machine
+from fast.stylize import load
+from fast.stylize import stylize as paint
+from media import read_image
+from models.device import keep_pages, pick_device
+from slow import PRESETS, Iterate, stylize
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+MODEL = "starry_night"
+STARTS = ("content", "noise", MODEL)
+
+
+class _ReachedError(Exception):
+    """Our run has the loss that it was to reach."""
+
+
+def run_textbook(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Evaluate the loss so many times."""
+    content, style = pictures(args.size, device)
+    noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    start = time.perf_counter()
+    first = content if args.start == "content" else noise
+    losses = textbook_optimization(PRESETS["best"][1], content, style, first)
+    reached = min(islice(losses, args.iterations))
+    return {"seconds": time.perf_counter() - start, "loss": reached, "steps": args.iterations}
+
+
+def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Optimise until the loss at full size is as low as args.target; at most to the end."""
+    keep_pages()
+    content, style = pictures(args.size, device)
+    settings, loss = PRESETS["best"]
+    lowest: dict[str, float] = {}
+
+    def watch(iterate: Iterate) -> None:
+        if max(iterate.size) == args.size:
+            lowest.update(loss=min(iterate.loss, lowest.get("loss", iterate.loss)))
+            lowest.update(steps=iterate.step)
+            if iterate.loss <= args.target:
+                raise _ReachedError
+
+    start = time.perf_counter()
+    init = paint(load(MODEL, device=args.device), content) if args.start == MODEL else None
+    start_from = args.start if args.start in ("content", "noise") else "content"
+    settings = replace(settings, size=args.size, init=start_from)
+    try:
+        stylize(content, [style], settings, loss, init=init, callback=watch)
+    except _ReachedError:
+        pass
+    return {"seconds": time.perf_counter() - start, **lowest}
+
+
+def pictures(size: int, device: torch.device) -> list[torch.Tensor]:
+    """A photo and a painting."""
+    files = (SAMPLES / "photos" / "rocket.jpg", SAMPLES / "starry_night.jpg")
+    return [read_image(file, long_side=size).rgb.to(device) for file in files]
+
+
+def measure(side: str, start: str, args: argparse.Namespace, target: float = 0) -> dict[str, float]:
+    """What a run in a process of its own reports, and its memory at most in MB."""
+    command = [sys.executable, "-m", "benchmarks.slow", "--only", side, "--start", start]
+    command += [f"--size={args.size}", f"--iterations={args.iterations}", f"--target={target}"]
+    command += ["--device", args.device] if args.device else []
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "--size",
+        type=cli.positive_int,
+        default=512,
+        metavar="PX",
+        help="longer side of the image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--iterations",
+        type=cli.positive_int,
+        default=500,
+        metavar="N",
+        help="evaluations of the textbook's (default: %(default)s)",
+    )
+    parser.add_argument("--device", help="where to compute (default: the best there is)")
+    parser.add_argument(
+        "--starts",
+        type=cli.list_of(str),
+        default=STARTS,
+        metavar="START[,START]",
+        help=f"of {', '.join(STARTS)} (default: all)",
+    )
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--start", choices=STARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--target", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if not set(args.starts) <= set(STARTS):
+        parser.error(f"--starts {','.join(args.starts)}: choose from {', '.join(STARTS)}")
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    device = pick_device(args.device)
+    if args.only:
+        report = (run_textbook if args.only == "textbook" else run_ours)(args, device)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({**report, "memory": memory}))
+        return cli.OK
+    print_machine(device)
+    print("| start | loss | textbook | ours | ratio |\n| --- | --- | --- | --- | --- |")
+    textbook, ours = {}, {}
+    for start in args.starts:
+        # A trained style is a start for ours alone: to the same loss as from the content image.
+        if start != MODEL or "content" not in textbook:
+            textbook[start] = measure("textbook", "noise" if start == "noise" else "content", args)
+        theirs = textbook.get(start, textbook.get("content"))
+        ours[start] = measure("ours", start, args, theirs["loss"])
+        print(row(start, theirs, ours[start]), flush=True)
+    peaks = [max(run["memory"] for run in side.values()) for side in (textbook, ours)]
+    print(f"| memory | | {peaks[0]:.0f} MB | {peaks[1]:.0f} MB | {peaks[0] / peaks[1]:.1f}x |")
+    return cli.OK
+
+
+def row(start: str, textbook: dict[str, float], ours: dict[str, float]) -> str:
+    """A line of the table; a loss that was not reached is said."""
+    ratio = f"{textbook['seconds'] / ours['seconds']:.1f}x"
+    if ours["loss"] > textbook["loss"]:
+        ratio = f"not reached: {ours['loss']:.4g}"
+    sides = (f"{side['seconds']:.0f} s ({side['steps']} steps)" for side in (textbook, ours))
+    return f"| {start} | {textbook['loss']:.4g} | {' | '.join(sides)} | {ratio} |"
+
+
+if __name__ == "__main__":
+    cli.run(main)
