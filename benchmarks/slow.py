@@ -25,8 +25,7 @@ import torch
 import cli
 from benchmarks.textbook import textbook_optimization
 from benchmarks.turns import SIDES, print_machine
-from fast.stylize import load
-from fast.stylize import stylize as paint
+from fast import load
 from media import read_image
 from models.device import keep_pages, pick_device
 from slow import PRESETS, Iterate, stylize
@@ -66,7 +65,7 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
                 raise _ReachedError
 
     start = time.perf_counter()
-    init = paint(load(MODEL, device=args.device), content) if args.start == MODEL else None
+    init = load(MODEL, device=args.device)(content) if args.start == MODEL else None
     start_from = args.start if args.start in ("content", "noise") else "content"
     settings = replace(settings, size=args.size, init=start_from)
     try:
