@@ -1,14 +1,20 @@
-"""Paint one photo in the style of one or more pictures by optimising its pixels: slow, highest
+"""Paint photos in the style of one or more pictures by optimising their pixels: slow, highest
 quality.
 
     python -m slow samples/photos/rocket.jpg samples/starry_night.jpg -o painted.png
-    python -m slow photo.jpg style.jpg -o painted.png --size 768 --strength 0.6
+    python -m slow photo.jpg style.jpg -o painted.tif --depth 16 --size 768 --strength 0.6
+    python -m slow photos/ styles/ -o paintings --resume
+    python -m slow --from painted.png -o larger.png --size 1024
     python -m slow --preset gatys --show-settings
 
-Ctrl-C ends the run and saves the best image so far.
+Ctrl-C ends the run and saves the best image so far; --resume goes on. A folder stands for each of
+the pictures in it.
 """
 
 import argparse
+import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,51 +23,16 @@ from tqdm import tqdm
 
 import cli
 from fast import load
-from media import Picture, check_format, read_image, write_image
+from fast.stylize import find_model
+from media import check_format, read_image
+from media.files import sha256
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings
-from slow.settings import INITS, PRESETS, SlowSettings
-from slow.stylize import Iterate, resized, stylize
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The flags, whose defaults are those of the preset that is asked for."""
-    parser = cli.make_parser(__doc__)
-    parser.prog = "python -m slow"
-    parser.add_argument("content", type=Path, metavar="CONTENT", nargs="?", help="photo to paint")
-    parser.add_argument("styles", type=Path, nargs="*", metavar="STYLE", help="style pictures")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="image file to write")
-    parser.add_argument(
-        "--style-blend",
-        type=cli.list_of(float),
-        metavar="X[,X]",
-        help="a weight for each style picture (default: equal)",
-    )
-    parser.add_argument(
-        "--preset",
-        choices=tuple(PRESETS),
-        default="best",
-        help="all settings that no other flag changes; gatys follows the paper; "
-        "--preset NAME --help shows them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--show-settings", action="store_true", help="print the settings of this run and end"
-    )
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", choices=tuple(PRESETS), default="best")
-    settings, loss = PRESETS[early.parse_known_args()[0].preset]
-    cli.add_settings(parser, SlowSettings, "optimisation", settings)
-    cli.add_loss_flags(parser, loss)
-    cli.add_device_flags(parser)
-    return parser
-
-
-def parse_args() -> argparse.Namespace:
-    parser = make_parser()
-    args = parser.parse_args()
-    if not args.show_settings and not (args.content and args.styles and args.output):
-        parser.error("CONTENT, STYLE and -o FILE are needed")
-    return args
+from slow.batch import SharedLosses, plan_jobs
+from slow.flags import parse_args
+from slow.job import Job, check_job, is_finished, make_recipe, paint
+from slow.recipe import Recipe, read_recipe
+from slow.settings import INITS, SlowSettings
 
 
 def show(settings: SlowSettings, loss: LossSettings) -> None:
@@ -71,90 +42,115 @@ def show(settings: SlowSettings, loss: LossSettings) -> None:
         print(f"--{name.replace('_', '-')}={value}")
 
 
-def check_files(args: argparse.Namespace, init: Path | None) -> None:
-    """ValueError unless the result can be written, and is none of the inputs."""
-    inputs = [args.content, *args.styles, *([init] if init else [])]
-    check_format(args.output)
-    if any(args.output.resolve() == path.resolve() for path in inputs):
-        raise ValueError(f"-o {args.output} is one of the inputs")
-    cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
-
-
-def read_init(name: str, content: Tensor, device: str | None) -> Tensor | None:
-    """The image to start from, where it is a file, or the content painted by a trained model."""
+def init_file(name: str) -> Path | None:
+    """The image or trained model that --init names, if any."""
     if name in INITS:
         return None
-    if name.endswith(".pth"):
-        return load(name, device=device)(content)
-    return read_image(name).rgb
+    return find_model(name) if name.endswith(".pth") else Path(name)
 
 
-class Progress:
-    """A progress bar over all scales, and the latest state for an interrupted run."""
-
-    def __init__(self, steps: int, quiet: bool) -> None:
-        self.steps, self.quiet = steps, quiet
-        self.bar: tqdm | None = None
-        self.latest: Iterate | None = None
-
-    def __call__(self, iterate: Iterate) -> None:
-        self.latest = iterate
-        if self.bar is None:  # now nothing can be wrong with the input any more
-            self.bar = tqdm(total=self.steps, disable=self.quiet, unit="step")
-        self.bar.update(iterate.step - self.bar.n)
-        height, width = iterate.size
-        self.bar.set_postfix_str(
-            f"{width}x{height} loss {iterate.loss:.4g} content {iterate.content:.4g} "
-            f"style {iterate.style:.4g}"
-        )
-
-    def close(self) -> None:
-        if self.bar:
-            self.bar.close()
+def make_init(path: Path | None, device: str | None) -> Callable[[Tensor], Tensor | None]:
+    """From a content image to the image to start from, or None."""
+    if path is None:
+        return lambda content: None
+    if path.suffix == ".pth":
+        return load(path, device=device)
+    image = read_image(path).rgb
+    return lambda content: image
 
 
-def optimize(
-    args: argparse.Namespace, content: Picture, settings: SlowSettings, loss: LossSettings
-) -> tuple[Tensor, int]:
-    """The painting and the exit code."""
-    device = pick_device(args.device)
-    init = read_init(settings.init, content.rgb, args.device)
-    progress = Progress(settings.steps, args.quiet)
-    try:
-        result = stylize(
-            content.rgb.to(device),
-            [read_image(path).rgb.to(device) for path in args.styles],
-            settings,
-            loss,
-            style_blend=args.style_blend,
-            init=init,
-            dtype=pick_precision(args.precision, device),
-            callback=progress,
-        )
-        return result, cli.OK
-    except KeyboardInterrupt:
-        if progress.latest is None:
-            raise
-        return resized(progress.latest.best, settings.size), cli.INTERRUPTED
-    finally:
-        progress.close()
+def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) -> None:
+    """ValueError unless all results can be written, and none replaces an input."""
+    others = [init] if init else []
+    for job in jobs:
+        check_job(job, depth=args.depth, resume=args.resume, force=args.force, other_inputs=others)
+    if len(jobs) == 1:
+        cli.check_output(jobs[0].output, exists_ok=True, remedy="")
+    if args.preview:
+        check_format(args.preview)
+        cli.check_output(args.preview, exists_ok=True, remedy="", flag="--preview")
+        used = {path.resolve() for job in jobs for path in (job.content, *job.styles, job.output)}
+        if args.preview.resolve() in used | {path.resolve() for path in others}:
+            raise ValueError(f"--preview {args.preview} is an input or the result")
+
+
+def warn_of_changes(recipe: Recipe) -> None:
+    """Say which inputs are no longer what they were when the recipe was made."""
+    for name, checksum in recipe.files.items():
+        if Path(name).is_file() and sha256(Path(name)) != checksum:
+            warnings.warn(f"{name} has changed since the recipe was made", stacklevel=2)
 
 
 def main() -> int:
-    args = parse_args()
+    args = parse_args(__doc__)
+    if args.recipe:
+        print(read_recipe(args.recipe).to_json(indent=2))
+        return cli.OK
     settings = cli.settings_from(args, SlowSettings)
-    loss = cli.loss_from(args, PRESETS[args.preset][1])
+    loss = cli.loss_from(args, args.loss_defaults)
     if args.show_settings:
         show(settings, loss)
         return cli.OK
+
+    jobs = plan_jobs(args.content, args.styles, args.output)
+    init = init_file(settings.init)
+    check_files(args, jobs, init)
+    if args.recipe_used:
+        warn_of_changes(args.recipe_used)
     keep_pages()
-    is_image = settings.init not in INITS and not settings.init.endswith(".pth")
-    check_files(args, Path(settings.init) if is_image else None)
-    content = read_image(args.content, long_side=settings.size)
-    result, code = optimize(args, content, settings, loss)
-    write_image(args.output, result, like=content)
-    print(args.output)
-    return code
+    device = pick_device(args.device)
+    dtype = pick_precision(args.precision, device)
+    make_image = make_init(init, args.device)
+    losses = SharedLosses(loss, style_blend=args.style_blend, dtype=dtype, device=device)
+
+    failures = 0
+    for number, job in enumerate(jobs, start=1):
+        try:
+            recipe = make_recipe(
+                job,
+                settings,
+                loss,
+                style_blend=args.style_blend,
+                dtype=dtype,
+                other_inputs=[init] if init else [],
+            )
+            if args.resume and is_finished(job.output):
+                say_skipped(job.output, recipe)
+                continue
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            complete = paint(
+                job,
+                recipe,
+                device=device,
+                init=make_image,
+                make_losses=losses.of(job.styles) if settings.colors == "style" else losses.make,
+                depth=args.depth,
+                save_every=args.save_every,
+                resume=args.resume,
+                preview=args.preview,
+                quiet=args.quiet,
+                description=f"{number}/{len(jobs)} " if len(jobs) > 1 else "",
+            )
+        except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+            if len(jobs) == 1:
+                raise
+            tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
+            failures += 1
+        else:
+            tqdm.write(str(job.output))
+            if not complete:
+                return cli.INTERRUPTED
+    return cli.FAILED if failures else cli.OK
+
+
+def say_skipped(output: Path, recipe: Recipe) -> None:
+    """Name a finished painting that is left alone, and what would be different now."""
+    try:
+        differences = recipe.differences(read_recipe(output))
+    except ValueError:  # a format without room for a recipe
+        differences = []
+    made = f", but made with other settings ({differences[0]} there)" if differences else ""
+    cli.say(f"{output} is finished{made}; --force paints it again")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class State:
         step: evaluations so far, over all scales.
         best: the image with the lowest loss so far at this scale, not clamped.
         lowest: its loss.
+        best_terms: its step, its loss and the loss's terms before weighting.
         average: running average of the images at this scale, where there is one.
         average_weight: sum of the weights of the images in it.
     """
@@ -40,6 +41,7 @@ class State:
     step: int = 0
     best: Tensor | None = None
     lowest: float = math.inf
+    best_terms: dict[str, float] = field(default_factory=dict)
     average: Tensor | None = None
     average_weight: float = 0.0
 
@@ -188,6 +190,7 @@ def _optimize(
         state.step += 1
         if total < state.lowest:
             state.lowest, state.best = total, image.detach().clone()
+            state.best_terms = {"step": state.step, **_terms(terms)}
         if not finish:
             state.search.step(state.image, image.grad)
             if averaging:
@@ -203,13 +206,22 @@ def _average(state: State, averaging: float) -> None:
 
 
 def _iterate(state: State, terms: LossTerms, picture: Callable[[Tensor], Tensor]) -> Iterate:
-    errors = (terms.content_errors, terms.style_errors)
-    scalars = [terms.total, terms.content, terms.style, terms.tv]
-    values = iter(torch.stack([*scalars, *errors[0].values(), *errors[1].values()]).tolist())
-    scalars = [next(values) for _ in scalars]
-    errors = [{layer: next(values) for layer in by_layer} for by_layer in errors]
-    size = tuple(state.best.shape[-2:])
-    return Iterate(state.step, size, *scalars, *errors, state, state.best, picture)
+    return Iterate(
+        step=state.step,
+        size=tuple(state.best.shape[-2:]),
+        **_terms(terms),
+        content_errors={layer: error.item() for layer, error in terms.content_errors.items()},
+        style_errors={layer: error.item() for layer, error in terms.style_errors.items()},
+        state=state,
+        painting=state.best,
+        picture=picture,
+    )
+
+
+def _terms(terms: LossTerms) -> dict[str, float]:
+    names = ("loss", "content", "style", "tv")
+    values = torch.stack([terms.total, terms.content, terms.style, terms.tv]).tolist()
+    return dict(zip(names, values, strict=True))
 
 
 def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:

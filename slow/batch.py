@@ -1,0 +1,108 @@
+"""Several paintings in one run: folders of contents and styles, with what they share computed
+once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from media import find_images
+from models.losses import LossSettings, PerceptualLoss, loss_network
+from slow.job import Job
+
+
+def plan_jobs(contents: Path, styles: Sequence[Path], output: Path) -> list[Job]:
+    """Which paintings to make.
+
+    A folder stands for each of the pictures in it: of contents, each is painted; of styles, each
+    content is painted in each. Style files without a folder among them make one blend.
+
+    Args:
+        contents: a content image or a folder of them.
+        styles: style images or folders of them.
+        output: an image file for one painting, a folder for several.
+
+    Raises:
+        ValueError: a folder holds no image, or two paintings would go to one file.
+        FileNotFoundError: a file or folder does not exist.
+    """
+    for path in (contents, *styles):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    if not any(path.is_dir() for path in (contents, *styles)):
+        if output.is_dir():
+            raise ValueError(f"-o {output} is a folder; one painting needs a file")
+        return [Job(contents, tuple(styles), output)]
+
+    if output.suffix or output.is_file():
+        raise ValueError(f"-o {output}: several paintings need a folder, not a file")
+    if any(path.is_dir() for path in styles):
+        blends = [(style,) for path in styles for style in _images(path)]
+    else:
+        blends = [tuple(styles)]
+    # The styles are the outer loop: what is computed of one serves all contents.
+    jobs = []
+    for blend in blends:
+        for content in _images(contents):
+            folder = content.relative_to(contents).parent if contents.is_dir() else Path()
+            name = "_".join([content.stem, *(style.stem for style in blend)])
+            jobs.append(Job(content, blend, output / folder / f"{name}.png"))
+    for path, count in Counter(job.output for job in jobs).items():
+        if count > 1:
+            raise ValueError(f"several paintings would be written to {path}")
+    return jobs
+
+
+def _images(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = find_images(path)
+    if not found:
+        raise ValueError(f"{path}: no image in this folder")
+    return found
+
+
+class SharedLosses:
+    """The loss network, loaded once, and the targets of the style that was used last.
+
+    Args:
+        settings: layers and weights.
+        style_blend: a weight for each style image of a blend; empty for equal ones.
+        dtype: precision of the convolutions.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        settings: LossSettings,
+        *,
+        style_blend: Sequence[float] = (),
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.settings, self.style_blend = settings, style_blend
+        self.vgg = loss_network(settings, dtype=dtype, device=device)
+        self.styles: tuple[Path, ...] = ()
+        self.by_size: dict[tuple, PerceptualLoss] = {}
+
+    def of(self, styles: tuple[Path, ...]) -> Callable[[Sequence[Tensor]], PerceptualLoss]:
+        """What stylize takes as make_losses, for style images that are these files as they are."""
+        if styles != self.styles:
+            self.styles, self.by_size = styles, {}
+
+        def make_losses(images: Sequence[Tensor]) -> PerceptualLoss:
+            sizes = tuple(image.shape for image in images)
+            if sizes not in self.by_size:
+                self.by_size[sizes] = self.make(images)
+            return self.by_size[sizes]
+
+        return make_losses
+
+    def make(self, images: Sequence[Tensor]) -> PerceptualLoss:
+        """The losses of style images that depend on the content image."""
+        return PerceptualLoss(
+            self.settings, images, style_blend=self.style_blend or None, vgg=self.vgg
+        )

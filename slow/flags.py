@@ -1,0 +1,116 @@
+"""The flags of python -m slow."""
+
+import argparse
+import inspect
+from pathlib import Path
+
+import cli
+from media.formats import DEPTHS
+from slow.job import paint
+from slow.recipe import read_recipe
+from slow.settings import PRESETS, SlowSettings
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The flags, whose defaults are those of the preset, or of the recipe, that is asked for."""
+    parser = cli.make_parser(description)
+    parser.prog = "python -m slow"
+    parser.add_argument(
+        "content", type=Path, metavar="CONTENT", nargs="?", help="photo to paint, or a folder"
+    )
+    parser.add_argument(
+        "styles", type=Path, nargs="*", metavar="STYLE", help="style pictures, or folders"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE|DIR", help="image file, or folder for several"
+    )
+    parser.add_argument(
+        "--style-blend",
+        type=cli.list_of(float),
+        default=(),
+        metavar="X[,X]",
+        help="a weight for each style picture (default: equal)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="best",
+        help="all settings that no other flag changes; gatys follows the paper; "
+        "--preset NAME --help shows them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--show-settings", action="store_true", help="print the settings of this run and end"
+    )
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", choices=tuple(PRESETS), default="best")
+    early.add_argument("--from", dest="source", type=Path)
+    known, _ = early.parse_known_args()
+    recipe = read_recipe(known.source) if known.source else None
+    settings, loss = (recipe.settings, recipe.loss) if recipe else PRESETS[known.preset]
+    cli.add_settings(parser, SlowSettings, "optimisation", settings)
+    cli.add_loss_flags(parser, loss)
+    add_result_flags(parser)
+    cli.add_device_flags(parser)
+    parser.set_defaults(loss_defaults=loss, recipe_used=recipe)
+    if recipe:
+        parser.set_defaults(
+            content=Path(recipe.content),
+            styles=[Path(style) for style in recipe.styles],
+            style_blend=recipe.style_blend,
+            precision=recipe.precision,
+        )
+    return parser
+
+
+def add_result_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of what is written, while it runs and at the end."""
+    defaults = {p.name: p.default for p in inspect.signature(paint).parameters.values()}
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--depth",
+        type=int,
+        choices=DEPTHS,
+        default=defaults["depth"],
+        help="bits a channel; 16 in PNG and TIFF (default: %(default)s)",
+    )
+    group.add_argument(
+        "--save-every",
+        type=cli.not_negative,
+        default=defaults["save_every"],
+        metavar="N",
+        help="save the state every N steps, in a file beside the result that goes when the run is "
+        "complete; 0 for never (default: %(default)s)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run, to the same image; leave finished ones alone",
+    )
+    group.add_argument(
+        "--preview", type=Path, metavar="FILE", help="an image file that shows how the run goes on"
+    )
+    group.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="print what a painting was made from, with all settings, as JSON and end",
+    )
+    group.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="paint as FILE was painted; what is given beside it counts instead",
+    )
+
+
+def parse_args(description: str) -> argparse.Namespace:
+    """The flags; `loss_defaults` and `recipe_used` are what --preset and --from have come to."""
+    parser = make_parser(description)
+    args = parser.parse_args()
+    ends_early = args.show_settings or args.recipe
+    if not ends_early and not (args.content and args.styles and args.output):
+        parser.error("CONTENT, STYLE and -o FILE are needed")
+    if args.source and args.preset != parser.get_default("preset"):
+        parser.error("--from and --preset cannot be given together")
+    return args

@@ -1,0 +1,201 @@
+"""One painting, from image files to an image file: nothing that was computed is lost."""
+
+import dataclasses
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from media import check_format, read_image, write_image
+from media.files import sha256
+from models.device import PRECISIONS
+from models.losses import LossSettings, PerceptualLoss
+from slow.progress import Progress
+from slow.recipe import Recipe, read_recipe
+from slow.settings import SlowSettings
+from slow.state import read_state, save_state, state_path
+from slow.stylize import State, resized, stylize
+
+
+@dataclass(frozen=True)
+class Job:
+    """A content image, the style images whose blend it gets, and the file of the painting."""
+
+    content: Path
+    styles: tuple[Path, ...]
+    output: Path
+
+
+def check_job(
+    job: Job, *, depth: int, resume: bool, force: bool, other_inputs: Sequence[Path] = ()
+) -> None:
+    """Before anything is computed: ValueError if the result cannot be written in this format or
+    would replace an input, or a result that is neither to be gone on with nor to be replaced.
+    """
+    check_format(job.output, depth)
+    inputs = [job.content, *job.styles, *other_inputs]
+    if any(job.output.resolve() == path.resolve() for path in inputs):
+        raise ValueError(f"-o {job.output} is one of the inputs")
+    if resume or force:
+        return
+    state = state_path(job.output)
+    if state.exists():
+        raise ValueError(
+            f"{state} is of an interrupted run: go on by --resume, or start anew by --force"
+        )
+    if job.output.exists():
+        raise ValueError(
+            f"-o {job.output} exists; replace it by --force, or go on or skip it by --resume"
+        )
+
+
+def is_finished(output: Path) -> bool:
+    """Whether there is a result, and not that of an interrupted run."""
+    if not output.exists() or state_path(output).exists():
+        return False
+    try:
+        return read_recipe(output).complete
+    except ValueError:  # a format without room for a recipe
+        return True
+
+
+def make_recipe(
+    job: Job,
+    settings: SlowSettings,
+    loss: LossSettings,
+    *,
+    style_blend: Sequence[float],
+    dtype: torch.dtype,
+    other_inputs: Sequence[Path] = (),
+) -> Recipe:
+    """What the painting will depend on; OSError if an input cannot be read."""
+    return Recipe(
+        content=str(job.content),
+        styles=tuple(map(str, job.styles)),
+        style_blend=tuple(style_blend),
+        settings=settings,
+        loss=loss,
+        precision=next(name for name, kind in PRECISIONS.items() if kind == dtype),
+        files={str(path): sha256(path) for path in (job.content, *job.styles, *other_inputs)},
+    )
+
+
+def paint(
+    job: Job,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    init: Callable[[Tensor], Tensor | None] = lambda content: None,
+    make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
+    depth: int = 8,
+    save_every: int = 50,
+    resume: bool = False,
+    preview: Path | None = None,
+    quiet: bool = False,
+    description: str = "",
+) -> bool:
+    """Make a painting and write it, with its recipe.
+
+    When the run is interrupted or fails, the best image so far is written, and the state stays in
+    its file beside the result.
+
+    Args:
+        job: which files.
+        recipe: how.
+        device: where to compute.
+        init: from the content image to an image to start from, or None as the settings say.
+        make_losses: as for stylize.
+        depth: bits a channel of the result.
+        save_every: evaluations of the loss between two savings of the state, 0 for none.
+        resume: go on from the state, if there is one.
+        preview: an image file to keep fresh while it runs.
+        quiet: no bar.
+        description: what the bar begins with.
+
+    Returns:
+        Whether the run came to its end; False after Ctrl-C.
+
+    Raises:
+        ValueError, OSError: an input or the state cannot be used, or the result not be written.
+        RuntimeError: the run failed; the best image so far has been written.
+    """
+    path = state_path(job.output)
+    state = read_state(path, recipe, device) if resume and path.exists() else None
+    content = read_image(job.content, long_side=recipe.settings.size)
+    styles = [read_image(style).rgb.to(device) for style in job.styles]
+
+    def save(state: State) -> None:
+        try:
+            save_state(path, state, recipe)
+        except OSError as error:  # no reason to lose the run
+            warnings.warn(f"the state could not be saved: {error}", stacklevel=2)
+
+    progress = Progress(
+        recipe.settings,
+        save=save,
+        save_every=save_every,
+        preview=preview,
+        quiet=quiet,
+        description=description,
+    )
+
+    def write(painting: Tensor, complete: bool) -> None:
+        made = dataclasses.replace(
+            recipe, result=progress.latest.state.best_terms, complete=complete
+        )
+        write_image(job.output, painting, like=content, depth=depth, text=made.to_json())
+
+    try:
+        with _ctrl_c_calls(progress.stop):
+            painting = stylize(
+                content.rgb.to(device),
+                styles,
+                recipe.settings,
+                recipe.loss,
+                style_blend=recipe.style_blend,
+                init=init(content.rgb),
+                dtype=PRECISIONS[recipe.precision],
+                make_losses=make_losses,
+                resume=state,
+                callback=progress,
+            )
+        progress.finish(painting)
+        write(painting, complete=True)
+        path.unlink(missing_ok=True)
+        return True
+    except BaseException as error:
+        progress.finish()
+        if progress.latest is None:
+            raise
+        write(resized(progress.latest.best, recipe.settings.size), complete=False)
+        if progress.is_stopped and save_every:
+            save(progress.latest.state)
+        if isinstance(error, KeyboardInterrupt):
+            return False
+        reason = str(error) or type(error).__name__
+        raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
+
+
+@contextmanager
+def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls a function, the next is a KeyboardInterrupt as ever."""
+
+    def handle(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    try:
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,93 @@
+"""What is seen and kept of a run while it goes on: a bar, a preview, its state, the best image."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from media import write_image
+from slow.settings import SlowSettings, scales
+from slow.stylize import Iterate, State
+
+PREVIEW_SECONDS = 3.0  # at least, between two previews
+
+
+class Progress:
+    """A callback for stylize.
+
+    The bar goes over all scales. It counts pixels, because a step at twice the size takes four
+    times as long, so that the time that is left can be told from the start.
+
+    Args:
+        settings: of the run.
+        save: writes the state; None for never.
+        save_every: steps between two calls of it.
+        preview: an image file to keep fresh, or None.
+        quiet: no bar.
+        description: what the bar begins with.
+    """
+
+    def __init__(
+        self,
+        settings: SlowSettings,
+        *,
+        save: Callable[[State], None] | None = None,
+        save_every: int = 0,
+        preview: Path | None = None,
+        quiet: bool = False,
+        description: str = "",
+    ) -> None:
+        self.save, self.save_every = save, save_every
+        self.preview, self.last_preview = preview, 0.0
+        self.quiet, self.description = quiet, description
+        self.pixels = [0]  # up to each step
+        for scale in scales(settings):
+            for _ in range(scale.steps):
+                self.pixels.append(self.pixels[-1] + scale.size**2)
+        self.bar: tqdm | None = None
+        self.latest: Iterate | None = None
+        self.is_stopped = False  # by stop(), so that the state is that of a finished step
+        self._stop = False
+
+    def __call__(self, iterate: Iterate) -> None:
+        self.latest = iterate
+        self._show(iterate)
+        if self.save and self.save_every and iterate.step % self.save_every == 0:
+            self.save(iterate.state)
+        if self.preview and time.monotonic() - self.last_preview > PREVIEW_SECONDS:
+            write_image(self.preview, iterate.best)
+            self.last_preview = time.monotonic()
+        if self._stop:
+            self.is_stopped = True
+            raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """End the run by KeyboardInterrupt after the step that is going on."""
+        self._stop = True
+
+    def _show(self, iterate: Iterate) -> None:
+        if self.bar is None:  # now nothing can be wrong with the input any more
+            self.bar = tqdm(
+                total=self.pixels[-1],
+                initial=self.pixels[iterate.step - 1],
+                disable=self.quiet,
+                desc=self.description,
+                bar_format="{desc}{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+            )
+        height, width = iterate.size
+        self.bar.set_postfix_str(
+            f"{iterate.step}/{len(self.pixels) - 1} {width}x{height} px, loss {iterate.loss:.4g} "
+            f"content {iterate.content:.4g} style {iterate.style:.4g}",
+            refresh=False,
+        )
+        self.bar.update(self.pixels[iterate.step] - self.bar.n)
+
+    def finish(self, painting: Tensor | None = None) -> None:
+        """End the bar, and bring the preview up to date with the finished painting."""
+        if self.bar is not None:
+            self.bar.refresh()
+            self.bar.close()
+        if self.preview and painting is not None:
+            write_image(self.preview, painting)

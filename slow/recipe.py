@@ -1,0 +1,133 @@
+"""What a painting was made from and how: embedded in its file as JSON, so that it can be made
+again.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import torch
+
+from media import read_text
+from models.losses import LossSettings
+from slow.settings import SlowSettings
+
+Kind = TypeVar("Kind")
+
+PROGRAM = "slow-fast-style-transfer"
+
+
+def program_version() -> str:
+    """The version of this project, or that it is not installed."""
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a painting depends on, and what came of it.
+
+    Args:
+        content: path of the content image, as it was given.
+        styles: paths of the style images.
+        style_blend: a weight for each style image; empty for equal ones.
+        settings: sizes, steps and optimiser.
+        loss: layers and weights.
+        precision: of the convolutions.
+        files: SHA-256 of each input file, by its path.
+        result: step, loss and terms of the image with the lowest loss; empty before there is one.
+        complete: whether the run came to its end.
+        program, version, torch: what it was made with.
+    """
+
+    content: str
+    styles: tuple[str, ...]
+    style_blend: tuple[float, ...] = ()
+    settings: SlowSettings
+    loss: LossSettings
+    precision: str
+    files: dict[str, str]
+    result: dict[str, float] = field(default_factory=dict)
+    complete: bool = False
+    program: str = PROGRAM
+    version: str = field(default_factory=program_version)
+    torch: str = torch.__version__
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The recipe as ASCII text."""
+        return json.dumps(asdict(self), indent=indent)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """What leads to another painting, as "name: ours, theirs"."""
+        ours, theirs = (
+            {**values, **values.pop("settings"), **values.pop("loss")}
+            for values in (asdict(self), asdict(other))
+        )
+        ignored = {"result", "complete", "program", "version", "torch"}
+        return [
+            f"{name}: {ours[name]}, {theirs[name]}"
+            for name in ours
+            if name not in ignored and ours[name] != theirs[name]
+        ]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in an image file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: it is no image, holds no recipe, or one with a setting that is unknown or out of
+            range.
+    """
+    text = read_text(path)
+    try:
+        stored = json.loads(text)
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict) or stored.get("program") != PROGRAM:
+        raise ValueError(f"{path} holds no recipe of this program")
+    try:
+        return recipe_from(stored)
+    except ValueError as error:
+        raise ValueError(f"the recipe in {path} cannot be used: {error}") from error
+
+
+def recipe_from(stored: dict[str, Any]) -> Recipe:
+    """A recipe from what its JSON holds; ValueError if a value is missing, unknown or wrong."""
+    parts = dict(stored)
+    for name, kind in (("settings", SlowSettings), ("loss", LossSettings)):
+        if not isinstance(parts.get(name), dict):
+            raise ValueError(f"{name} is missing")
+        parts[name] = _checked(kind, parts[name])
+    return _checked(Recipe, parts)
+
+
+def _checked(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """A dataclass from values that must have the types of its fields."""
+    hints = get_type_hints(kind)
+    unknown = values.keys() - {part.name for part in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown setting {sorted(unknown)[0]}")
+    converted = {name: _converted(name, value, hints[name]) for name, value in values.items()}
+    try:
+        return kind(**converted)
+    except TypeError as error:  # a field without default is missing
+        raise ValueError(str(error)) from error
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """A value of JSON as the type of its field: a list as a tuple, an integer as a float."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_converted(name, item, arguments[0]) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: _converted(name, item, arguments[1]) for key, item in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin or type(value) is not hint:
+        raise ValueError(f"{name} cannot be {json.dumps(value, default=repr)[:50]}")
+    return value
