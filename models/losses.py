@@ -1,9 +1,10 @@
 """The perceptual loss shared by the slow and the fast path: content, style, total variation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.style import STYLE_LOSSES, Statistics
@@ -151,6 +152,8 @@ class PerceptualLoss(nn.Module):
         style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
         style_blend: a weight for each style image; equal by default. Their statistics and energies
             are averaged.
+        style_masks: for each style image the weights of its pixels, (1, 1, H, W) of its size, or
+            None; the style is taken from where they are large.
         dtype: precision of the network's convolutions; statistics and losses are float32.
         vgg: a loss network for these settings, to be shared; a new one by default.
 
@@ -164,6 +167,7 @@ class PerceptualLoss(nn.Module):
         style: Sequence[Tensor],
         *,
         style_blend: Sequence[float] | None = None,
+        style_masks: Sequence[Tensor | None] | None = None,
         dtype: torch.dtype = torch.float32,
         vgg: VGG19Features | None = None,
     ) -> None:
@@ -171,29 +175,36 @@ class PerceptualLoss(nn.Module):
         self.settings = settings
         self.vgg = vgg or loss_network(settings, dtype=dtype, device=style[0].device)
         self.style_loss = STYLE_LOSSES[settings.style_loss]
-        self._set_targets(style, style_blend or [1.0] * len(style))
+        masks = style_masks or [None] * len(style)
+        self._set_targets(style, style_blend or [1.0] * len(style), masks)
 
     @torch.no_grad()
-    def _set_targets(self, style: Sequence[Tensor], blend: Sequence[float]) -> None:
+    def _set_targets(
+        self, style: Sequence[Tensor], blend: Sequence[float], masks: Sequence[Tensor | None]
+    ) -> None:
         if len(blend) != len(style) or not (min(blend) >= 0 and 0 < sum(blend) < float("inf")):
             raise ValueError(f"style_blend {list(blend)} does not fit {len(style)} style images")
         self.style_targets: dict[str, Statistics] = {}
         self.energies = dict.fromkeys(self.settings.content_layers, 0.0)
-        for image, share in zip(style, blend, strict=True):
+        for image, share, mask in zip(style, blend, masks, strict=True):
+            guides = {} if mask is None else layer_guides(mask, self.settings.style_layers)
             for tile in split(image.shape[-2:], TARGET_TILE, self.vgg.layers):
-                self._add_targets(image, tile, share / sum(blend))
+                self._add_targets(image, tile, share / sum(blend), guides)
         self.style_errors = {
             layer: self.style_loss.error_from(target)
             for layer, target in self.style_targets.items()
         }
 
-    def _add_targets(self, image: Tensor, tile: Tile, share: float) -> None:
+    def _add_targets(
+        self, image: Tensor, tile: Tile, share: float, guides: dict[str, Tensor]
+    ) -> None:
         """Add one tile's statistics and energies to those of all style images."""
         features = {
             layer: tile.inside(values, layer)
             for layer, values in self.vgg(tile.crop(image)).items()
         }
-        for layer, statistics in self.style_statistics(features).items():
+        guides = {layer: tile.of_whole(guide, layer) for layer, guide in guides.items()}
+        for layer, statistics in self.style_statistics(features, guides).items():
             so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
             self.style_targets[layer] = tuple(
                 a + share * tile.share(layer) * b.mean(0)
@@ -233,10 +244,20 @@ class PerceptualLoss(nn.Module):
                 errors.append(difference.square().mean() / self.energies[layer])
         return torch.stack(errors)
 
-    def style_statistics(self, features: dict[str, Tensor]) -> dict[str, Statistics]:
-        """What the style loss needs of each style layer, means over positions: (B, ...) each."""
+    def guides(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """By layer, the weights (R, 1, h, w) that the positions of an image of this size have in
+        the style's statistics; here none.
+        """
+        return {}
+
+    def style_statistics(
+        self, features: dict[str, Tensor], guides: dict[str, Tensor]
+    ) -> dict[str, Statistics]:
+        """What the style loss needs of each style layer, means over positions: (B, ...) each, or
+        (R, ...) with guides.
+        """
         return {
-            layer: self.style_loss.statistics(features[layer])
+            layer: self.style_loss.statistics(features[layer], guides.get(layer))
             for layer in self.settings.style_layers
         }
 
@@ -268,9 +289,27 @@ class PerceptualLoss(nn.Module):
         features = self.vgg(image)
         return self.terms(
             self.content_errors(features, content_targets),
-            self.style_statistics(features),
+            self.style_statistics(features, {}),
             total_variation(image),
         )
+
+
+def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of a layer's positions from those of the pixels.
+
+    Args:
+        masks: (R, 1, H, W), not negative, none of them 0 everywhere.
+        layers: layer names.
+
+    Returns:
+        By layer (R, 1, h, w): averages over the pixels that a position stands for, scaled to a mean
+        of 1.
+    """
+    guides = {layer: F.avg_pool2d(masks, stride(layer)) for layer in layers}
+    return {
+        layer: guide / guide.mean((2, 3), keepdim=True).clamp(min=1e-12)
+        for layer, guide in guides.items()
+    }
 
 
 def loss_network(

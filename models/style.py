@@ -16,14 +16,15 @@ class StyleLoss:
     Args:
         statistics: features (B, C, H, W) to tensors (B, ...) in float32, each a mean over
             positions: those of a whole image are the means of its parts', by their areas, and
-            those of a blend of styles are the means of theirs.
+            those of a blend of styles are the means of theirs. With guides (R, 1, H, W), which are
+            weights of the positions of one image, to tensors (R, ...).
         error_from: statistics of the style image (without B) to a function that takes an image's
             statistics and returns the mean error of the batch, 0 for the style itself and about
             1 for something that has nothing of it. What depends on the style alone is computed
             once.
     """
 
-    statistics: Callable[[Tensor], Statistics]
+    statistics: Callable[[Tensor, Tensor | None], Statistics]
     error_from: Callable[[Statistics], Callable[[Statistics], Tensor]]
 
 
@@ -50,13 +51,55 @@ def gram_matrix(features: Tensor) -> Tensor:
     return product / (channels * height * width)
 
 
-def _gram(features: Tensor) -> Statistics:
-    return (gram_matrix(features),)
+def guided_gram_matrix(features: Tensor, guides: Tensor) -> Tensor:
+    """Channel correlations with a weight for each position, once for each guide.
+
+    Args:
+        features: (1, C, H, W), any floating dtype.
+        guides: (R, 1, H, W) float32, weights; ones give the plain Gram matrix.
+
+    Returns:
+        (R, C, C) float32, symmetric, divided by C*H*W.
+    """
+    flat = features[0].permute(1, 2, 0).flatten(0, 1)  # (H*W, C)
+    products = [_GuidedProduct.apply(flat, guide) for guide in guides.flatten(1)]
+    return torch.stack(products) / flat.numel()
 
 
-def _moments(features: Tensor) -> Statistics:
+class _GuidedProduct(torch.autograd.Function):
+    """Sum over positions of weight * feature * feature^T; keeps no weighted copy of the features,
+    and takes no time where all weights are 0.
+    """
+
+    @staticmethod
+    def forward(ctx, flat: Tensor, guide: Tensor) -> Tensor:
+        if not guide.any():
+            return flat.new_zeros(2 * flat.shape[1:], dtype=torch.float32)
+        ctx.save_for_backward(flat, guide)
+        values = flat.float()
+        return (values * guide.unsqueeze(1)).mT @ values
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None]:
+        if not ctx.saved_tensors:
+            return None, None
+        flat, guide = ctx.saved_tensors
+        grad = (flat.float() @ (grad + grad.mT)).mul_(guide.unsqueeze(1))
+        return grad.to(flat.dtype), None
+
+
+def _gram(features: Tensor, guides: Tensor | None = None) -> Statistics:
+    return (gram_matrix(features) if guides is None else guided_gram_matrix(features, guides),)
+
+
+def _moments(features: Tensor, guides: Tensor | None = None) -> Statistics:
     """Means of the channels (B, C), and the Gram matrix (B, C, C)."""
-    return features.mean((2, 3), dtype=torch.float32), gram_matrix(features)
+    means = (
+        features.mean((2, 3), dtype=torch.float32)
+        if guides is None
+        else (guides * features).mean((2, 3), dtype=torch.float32)
+    )
+    return means, *_gram(features, guides)
 
 
 def _gram_error(target: Statistics) -> Callable[[Statistics], Tensor]:

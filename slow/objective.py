@@ -1,6 +1,7 @@
 """What the optimisation minimises, as a function of the image alone."""
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -38,26 +39,34 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
         side: longest side of a tile without its halo in px.
     """
     tiles = split(content.shape[-2:], side, loss.vgg.layers)
-    targets = loss.content_targets(content)
+    targets, guides = loss.content_targets(content), loss.guides(content.shape[-2:])
+
+    *others, last = tiles
 
     def evaluate(image: Tensor) -> LossTerms:
         pixels = image.detach()
+        means = repeat(0.0)
         with torch.no_grad():
-            parts = [_parts(loss, tile, tile.crop(pixels), targets) for tile in tiles[:-1]]
-        crop = tiles[-1].crop(pixels).requires_grad_(True)
-        parts.append(_parts(loss, tiles[-1], crop, targets))
-        means = [sum(values).detach().requires_grad_(True) for values in zip(*parts, strict=True)]
+            for tile in others:
+                parts = _parts(loss, tile, tile.crop(pixels), targets, guides)
+                means = [mean + part for mean, part in zip(means, parts, strict=False)]
+        crop = last.crop(pixels).requires_grad_(True)
+        parts = _parts(loss, last, crop, targets, guides)
+        means = [(mean + part).detach() for mean, part in zip(means, parts, strict=False)]
+
         smooth = pixels.detach().requires_grad_(loss.settings.tv_weight > 0)
+        for mean in means:
+            mean.requires_grad_(True)
         terms = loss.terms(*_unpacked(loss, means), total_variation(smooth))
         terms.total.backward()
 
         image.grad = torch.zeros_like(pixels) if smooth.grad is None else smooth.grad
         gradients = [mean.grad for mean in means]
-        for tile in reversed(tiles):
-            if tile is not tiles[-1]:
-                crop = tile.crop(pixels).requires_grad_(True)
-                parts = [_parts(loss, tile, crop, targets)]
-            torch.autograd.backward(parts.pop(), gradients)
+        torch.autograd.backward(parts, gradients)
+        last.crop(image.grad).add_(crop.grad)
+        for tile in others:
+            crop = tile.crop(pixels).requires_grad_(True)
+            torch.autograd.backward(_parts(loss, tile, crop, targets, guides), gradients)
             tile.crop(image.grad).add_(crop.grad)
         return terms
 
@@ -65,21 +74,23 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
 
 
 def _parts(
-    loss: PerceptualLoss, tile: Tile, crop: Tensor, targets: dict[str, Tensor]
+    loss: PerceptualLoss,
+    tile: Tile,
+    crop: Tensor,
+    targets: dict[str, Tensor],
+    guides: dict[str, Tensor],
 ) -> list[Tensor]:
     """A tile's share of the content errors, and of each of the style statistics."""
     features = {layer: tile.inside(values, layer) for layer, values in loss.vgg(crop).items()}
-    errors = loss.content_errors(
-        features, {layer: tile.of_whole(values, layer) for layer, values in targets.items()}
+    targets, guides = (
+        {layer: tile.of_whole(values, layer) for layer, values in by_layer.items()}
+        for by_layer in (targets, guides)
     )
-    shares = [tile.share(layer) for layer in targets]
+    errors = loss.content_errors(features, targets)
+    statistics = loss.style_statistics(features, guides)
     return [
-        errors * errors.new_tensor(shares),
-        *(
-            tile.share(layer) * values
-            for layer, statistics in loss.style_statistics(features).items()
-            for values in statistics
-        ),
+        errors * errors.new_tensor([tile.share(layer) for layer in targets]),
+        *(tile.share(layer) * part for layer in statistics for part in statistics[layer]),
     ]
 
 

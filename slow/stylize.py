@@ -15,6 +15,7 @@ from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
 from slow.colors import match_colors
 from slow.objective import Objective, whole_image
 from slow.optimizers import LBFGS, Adam, make_optimizer
+from slow.regions import Region, RegionalLoss, kept_outside
 from slow.settings import PRESETS, SlowSettings, scales
 
 
@@ -97,6 +98,7 @@ def stylize(
     loss: LossSettings | None = None,
     *,
     style_blend: Sequence[float] | None = None,
+    regions: Sequence[Region] | None = None,
     init: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     objective: Callable[[PerceptualLoss, Tensor], Objective] = whole_image,
@@ -113,11 +115,13 @@ def stylize(
         settings: sizes, steps and optimiser; the preset "best" otherwise.
         loss: layers and weights; the preset "best" otherwise.
         style_blend: a weight for each style image; equal by default.
+        regions: where each style goes and what is taken from it, in the place of style_blend.
         init: an image (1, 3, h, w) to start from, in the place of settings.init.
         dtype: precision of the convolutions.
         objective: makes the function to minimise at a scale from its losses and its content image.
         make_losses: makes the losses from the style images in the size of a scale, in the place of
-            style_blend and dtype; one that remembers saves time where styles are used again.
+            style_blend and dtype, and in that of regions' losses; one that remembers saves time
+            where styles are used again.
         resume: a state_dict of the State of an interrupted run with the same arguments; the result
             is that of a run that was never interrupted.
         callback: called after every step; an exception from it (Ctrl-C too) ends the run.
@@ -132,12 +136,19 @@ def stylize(
     """
     best_settings, best_loss = PRESETS["best"]
     settings, loss = settings or best_settings, loss or best_loss
+    photo = content
     content, style, picture = match_colors(content, style, settings.colors)
+    if regions:
+        picture = kept_outside(regions, photo, picture)
     if init is not None and settings.colors == "luminance":
         init = luma(init)
     if make_losses is None:
         vgg = loss_network(loss, dtype=dtype, device=content.device)
-        make_losses = partial(PerceptualLoss, loss, style_blend=style_blend, vgg=vgg)
+        make_losses = (
+            partial(RegionalLoss, loss, regions=regions, vgg=vgg)
+            if regions
+            else partial(PerceptualLoss, loss, style_blend=style_blend, vgg=vgg)
+        )
     rounds = scales(settings)
     state = State(image=torch.empty(0), search=make_optimizer(settings))
     if resume:

@@ -1,0 +1,160 @@
+"""Styles in regions: guided Gram matrices (Gatys et al., arXiv 1611.07865).
+
+Every region has statistics of its own, weighted means over positions, and a style of its own. The
+weights are the masks, averaged over the area that a position of a layer stands for. They are not
+squared, as they are where features are multiplied by the mask: where two regions meet softly, their
+weights add up to 1, and no gap is left.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.losses import LossSettings, PerceptualLoss, layer_guides
+from models.style import Statistics
+from models.vgg import VGG19Features
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the result, and where its style comes from.
+
+    Args:
+        mask: (1, 1, H, W) float32 in [0, 1], where it lies in the content image, of any size. What
+            no region covers stays as it is; regions that overlap share the place.
+        style_blend: a weight for each style image, of any sum.
+        style_masks: for each style image what to take from it, as `mask`, or None for all.
+
+    Raises:
+        ValueError: a weight is negative, or none is positive.
+    """
+
+    mask: Tensor
+    style_blend: tuple[float, ...]
+    style_masks: tuple[Tensor | None, ...]
+
+    def __post_init__(self) -> None:
+        if not (min(self.style_blend) >= 0 and 0 < sum(self.style_blend) < float("inf")):
+            raise ValueError(f"style_blend {list(self.style_blend)} must be positive")
+        shares = tuple(weight / sum(self.style_blend) for weight in self.style_blend)
+        object.__setattr__(self, "style_blend", shares)
+
+
+class RegionalLoss(PerceptualLoss):
+    """The perceptual loss with a style for each region, which counts by its area.
+
+    A pixel so feels its region's style as strongly as it would feel a style of the whole image.
+    Content errors are relative to the mean energy of all the regions' styles.
+
+    Args:
+        settings: layers and weights.
+        style: style images, each (1, 3, H, W) RGB in [0, 1], of any size each.
+        regions: at least one.
+        vgg: a loss network for these settings.
+
+    Raises:
+        ValueError: a style image is too small for the layers, or a mask is 0 everywhere.
+    """
+
+    def __init__(
+        self,
+        settings: LossSettings,
+        style: Sequence[Tensor],
+        regions: Sequence[Region],
+        *,
+        vgg: VGG19Features,
+    ) -> None:
+        masks = _shared([region.mask.to(style[0].device) for region in regions])
+        areas = masks.mean((1, 2, 3)).tolist()
+        if min(areas) == 0:
+            raise ValueError(f"the mask of region {1 + areas.index(0)} is 0 everywhere")
+        means = [
+            sum(area * region.style_blend[k] for area, region in zip(areas, regions, strict=True))
+            for k in range(len(style))
+        ]
+        super().__init__(settings, style, style_blend=means, vgg=vgg)
+        parts = [
+            PerceptualLoss(
+                settings,
+                style,
+                style_blend=region.style_blend,
+                style_masks=[_fitted(m, s) for m, s in zip(region.style_masks, style, strict=True)],
+                vgg=vgg,
+            )
+            for region in regions
+        ]
+        self.masks = masks
+        self.style_targets = {
+            layer: tuple(
+                torch.stack(values)
+                for values in zip(*(part.style_targets[layer] for part in parts), strict=True)
+            )
+            for layer in settings.style_layers
+        }
+        self.style_errors = {
+            layer: _mean_error([part.style_errors[layer] for part in parts], areas)
+            for layer in settings.style_layers
+        }
+
+    def guides(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """By layer (R, 1, h, w), each region's weight of each position."""
+        masks = F.interpolate(self.masks, size, mode="area")
+        return layer_guides(masks, self.settings.style_layers)
+
+
+def kept_outside(
+    regions: Sequence[Region], content: Tensor, picture: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """A function that makes an image of a painting and puts the content image where no region is.
+
+    The loss leaves it alone there, but for the reach of its features, yet the optimiser's steps
+    need not.
+
+    Args:
+        regions: what is painted.
+        content: (1, 3, H, W) RGB in [0, 1].
+        picture: from a painting, of any size, to an RGB image (1, 3, h, w) in [0, 1].
+    """
+    covered = _shared([region.mask.to(content.device) for region in regions]).sum(0, keepdim=True)
+
+    def make(painting: Tensor) -> Tensor:
+        inside = picture(painting)
+        size = inside.shape[-2:]
+        share = F.interpolate(covered, size, mode="bilinear", antialias=True)
+        outside = F.interpolate(content, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return outside.lerp(inside, share)
+
+    return make
+
+
+def _mean_error(
+    errors: Sequence[Callable[[Statistics], Tensor]], areas: Sequence[float]
+) -> Callable[[Statistics], Tensor]:
+    """The regions' errors together, each by its area."""
+
+    def error(statistics: Statistics) -> Tensor:
+        return sum(
+            area * error_of(tuple(values[number, None] for values in statistics))
+            for number, (error_of, area) in enumerate(zip(errors, areas, strict=True))
+        )
+
+    return error
+
+
+def _shared(masks: Sequence[Tensor]) -> Tensor:
+    """Masks (R, 1, H, W) whose sum is 1 at most, in the size of the largest."""
+    size = max((mask.shape[-2:] for mask in masks), key=lambda size: size.numel())
+    masks = torch.cat([F.interpolate(mask, size, mode="bilinear") for mask in masks])
+    return masks / masks.sum(0, keepdim=True).clamp(min=1)
+
+
+def _fitted(mask: Tensor | None, image: Tensor) -> Tensor | None:
+    """A mask in the size of its image."""
+    return (
+        None
+        if mask is None
+        else F.interpolate(mask.to(image.device), image.shape[-2:], mode="area")
+    )
