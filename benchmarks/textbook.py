@@ -136,17 +136,14 @@ def textbook_training(
             yield ours
 
 
-def textbook_optimization(
-    settings: LossSettings, content: Tensor, style: Tensor, start: Tensor
-) -> Iterator[float]:
+def textbook_optimization(loss: TextbookLoss, content: Tensor, start: Tensor) -> Iterator[float]:
     """L-BFGS with PyTorch's own settings on the pixels at full size; the loss of each evaluation,
     without end.
     """
-    loss = TextbookLoss(settings, style)
     with torch.no_grad():
         features = loss.features(content)
-    targets = {name: features[name] for name in settings.content_layers}
-    image = start.clone().requires_grad_(True)
+    targets = {name: features[name] for name in loss.settings.content_layers}
+    image = start.clone(memory_format=torch.contiguous_format).requires_grad_(True)
     optimizer = torch.optim.LBFGS([image])
     losses = []
 

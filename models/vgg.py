@@ -30,8 +30,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POOLINGS = ("max", "average", "l2")
 PADDINGS = ("zeros", "replicate")
 
-# Max pooling's output over theirs, on photos.
-AVERAGE_SCALE, L2_SCALE = 2.0, 1.56
+# Root mean square of max pooling's output over that of the others, pool by pool, on photos.
+POOLING_SCALES = {
+    "average": {"pool1": 1.18, "pool2": 1.61, "pool3": 1.40, "pool4": 1.95, "pool5": 1.95},
+    "l2": {"pool1": 1.15, "pool2": 1.41, "pool3": 1.31, "pool4": 1.57, "pool5": 1.57},
+}
 
 FLOAT16_SCALE = 1 / 64  # of the features there, which would exceed its 65504
 
@@ -132,7 +135,7 @@ class VGG19Features(nn.Module):
             elif name.startswith("relu"):
                 x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
             else:
-                x = _pool(x, self.pooling)
+                x = _pool(x, name, self.pooling)
             if name in wanted:
                 features[name] = x
         return features
@@ -149,14 +152,14 @@ def check_layers(layers: Iterable[str]) -> tuple[str, ...]:
     return layers
 
 
-def _pool(x: Tensor, kind: str) -> Tensor:
-    """Halve the size. The scales are the ratios to max pooling seen on photos."""
+def _pool(x: Tensor, name: str, kind: str) -> Tensor:
+    """Halve the size."""
     if kind == "max":
         return F.max_pool2d(x, 2)
     if kind == "average":
-        return AVERAGE_SCALE * F.avg_pool2d(x, 2)
+        return F.avg_pool2d(x, 2) * POOLING_SCALES[kind][name]
     # The small number keeps the root's gradient finite where all is 0.
-    return L2_SCALE * (F.avg_pool2d(x.square(), 2) + 1e-6).sqrt()
+    return (F.avg_pool2d(x.square(), 2) + 1e-6).sqrt() * POOLING_SCALES[kind][name]
 
 
 def _frozen_conv(

@@ -1,6 +1,13 @@
+from itertools import islice
+
 import torch
 
-from benchmarks.textbook import TextbookLoss, TextbookNet, textbook_training
+from benchmarks.textbook import (
+    TextbookLoss,
+    TextbookNet,
+    textbook_optimization,
+    textbook_training,
+)
 from fast.photos import find_photos
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -27,3 +34,10 @@ def test_textbook_learns(photos):
     steps = textbook_training(style, find_photos(photos), size=64, batch_size=2)
     weights = [next(steps).to_rgb.weight.detach().clone() for _ in range(2)]
     assert not torch.equal(*weights)
+
+
+def test_textbook_optimization_lowers_the_loss():
+    content, style = smooth_image(32, 40, seed=1), smooth_image(48, 48, seed=2)
+    losses = textbook_optimization(TextbookLoss(LossSettings(), style), content.mT, content.mT)
+    values = list(islice(losses, 25))
+    assert len(values) == 25 and min(values) < 0.5 * values[0]

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from models.losses import LossSettings, PerceptualLoss, style_weight, total_variation
-from models.style import gram_matrix
 from models.vgg import VGG19Features
 from tests.conftest import smooth_image
 
@@ -16,24 +15,6 @@ def waves(size: int, number: int) -> torch.Tensor:
     phase = torch.arange(size) * (2 * math.pi * number / size)
     rows, columns = torch.meshgrid(phase, phase, indexing="ij")
     return torch.stack([rows.sin(), columns.cos(), (rows + columns).sin()])[None] * 0.4 + 0.5
-
-
-def test_gram_of_ones_is_one_over_channels():
-    # Each entry sums H*W ones and is divided by C*H*W.
-    assert torch.equal(gram_matrix(torch.ones(2, 4, 3, 5)), torch.full((2, 4, 4), 0.25))
-
-
-def test_gram_has_the_gradient_of_its_formula():
-    features = torch.randn(2, 3, 4, 5, dtype=torch.float32, requires_grad=True)
-    incoming = torch.randn(2, 3, 3)  # not symmetric
-    flat = features.flatten(2)
-    (expected,) = torch.autograd.grad(flat @ flat.mT / 60, features, incoming)
-    (result,) = torch.autograd.grad(gram_matrix(features), features, incoming)
-    torch.testing.assert_close(result, expected)
-
-
-def test_gram_is_float32_for_bfloat16_features():
-    assert gram_matrix(torch.ones(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_total_variation_of_a_checkerboard():
