@@ -157,12 +157,18 @@ def run(main: Callable[[], int]) -> None:
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line, as a person would want to read it."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return printable(line)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught "):
         # From a worker process, with its traceback; last come the error's class and its message.
         return lines[-1].partition(": ")[2] or lines[-1]
     return lines[0]
+
+
+def printable(text: str) -> str:
+    """A text, such as a file's name, in one line that any terminal can show."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _argument_docs(documented: Any) -> dict[str, str]:

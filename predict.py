@@ -117,8 +117,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--resume", action="store_true", help="skip photos that are painted already"
     )
-    args = parser.parse_intermixed_args()
-    args.model, args.inputs = split_models(args.model, args.inputs)
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)  # parse_intermixed_args drops it
+    args = parser.parse_intermixed_args(words[:end])
+    args.model, args.inputs = split_models(args.model, args.inputs + words[end + 1 :])
     if not (args.model or args.grid or args.list):
         parser.error("--model is needed: a .pth, or a name that --list shows")
     return args
@@ -232,8 +234,8 @@ def report(outcome: Outcome) -> bool:
     """Print the path of a painting, or why there is none; whether there is one."""
     source, target, error = outcome.job.source, outcome.job.target, outcome.error
     if error:
-        line, name = cli.one_line(error), str(source or "standard input")
-        named = name in line or (target and str(target) in line)
+        line, name = cli.one_line(error), cli.printable(str(source or "standard input"))
+        named = name in line or (target and cli.printable(str(target)) in line)
         tqdm.write(f"error: {line if named else f'{name}: {line}'}", file=sys.stderr)
     elif target and not outcome.is_skipped:
         tqdm.write(str(target))

@@ -88,7 +88,7 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
             is_pattern = glob.has_magic(text)
             problems.append(f"{text}: no {'match' if is_pattern else 'such file or folder'}")
     if output and len(paths) > 1:  # a pattern may match the output folder, too
-        paths = [path for path in paths if not (path and path.resolve() == output.resolve())]
+        paths = [path for path in paths if not (path and _real(path) == _real(output))]
 
     photos = {}
     for path in paths:
@@ -100,7 +100,7 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
             found = [photo for photo in found if not _is_below(photo, output)]
         if not found:
             problems.append(f"{path}: no image in this folder")
-        name = Path(path.resolve().name if len(paths) > 1 else "")
+        name = Path(_real(path).name if len(paths) > 1 else "")
         for photo in found:
             folder = name / photo.relative_to(path).parent
             photos.setdefault(os.path.abspath(photo), (photo, folder))
@@ -128,7 +128,7 @@ def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Ph
         found = painting.fullmatch(photo.stem) if photo else None
         if not found or (photo.parent, found[1]) not in sources:
             return False
-        return (output / folder).resolve() == photo.parent.resolve()
+        return _real(output / folder) == _real(photo.parent)
 
     return [(photo, folder) for photo, folder in photos if not is_result(photo, folder)]
 
@@ -145,12 +145,12 @@ def _painting_name(photo: Path | None, model_name: str) -> str:
 
 def _check_targets(jobs: Sequence[Job]) -> None:
     """ValueError if two paintings would go to one file, or one over a photo."""
-    sources = {job.source.resolve() for job in jobs if job.source}
+    sources = {_real(job.source) for job in jobs if job.source}
     writers: dict[Path, Job] = {}
     for job in jobs:
         if not job.target:
             continue
-        place = job.target.resolve()
+        place = _real(job.target)
         if place in sources:
             raise ValueError(f"{job.target} is one of the inputs; choose another -o")
         if place in writers:
@@ -162,4 +162,9 @@ def _check_targets(jobs: Sequence[Job]) -> None:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    return folder.resolve() in path.resolve().parents
+    return _real(folder) in _real(path).parents
+
+
+def _real(path: Path) -> Path:
+    """Without links; unlike Path.resolve it takes a link that leads to itself."""
+    return Path(os.path.realpath(path))

@@ -39,11 +39,14 @@ def check_format(path: Path, depth: int = 8) -> None:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones."""
+    """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
+
+    Broken links are among them, so that it does not go unnoticed that a photo is missing.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in FORMATS
-        and path.is_file()
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )

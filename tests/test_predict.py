@@ -1,5 +1,7 @@
 import io
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -291,3 +293,23 @@ def test_cuda_paints_like_the_cpu():
         for device in ("cpu", "cuda")
     ]
     assert (painted[0] - painted[1]).abs().mean() < 0.01
+
+
+def test_two_processes_share_a_folder(model, photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0_tiny.png").write_bytes(b"mine")
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --mixed_precision no"
+    arguments = [predict.__file__, photos, "--model", model, "-o", out, "--device", "cpu"]
+    result = subprocess.run(
+        [*map(str, [sys.executable, *launch.split(), *arguments, "--resume"])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 1
+    assert sorted(result.stdout.split()) == [str(out / "1_tiny.png"), str(out / "2_tiny.png")]
+    assert "2 painted, 1 skipped, 1 failed" in result.stderr
+    assert "bad.jpg is empty" in result.stderr
+    assert len(list(out.iterdir())) == 3
