@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.models import vgg19
+from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from fast.photos import Photo
@@ -60,9 +60,8 @@ class TextbookLoss(nn.Module):
         self.settings = settings
         wanted = settings.content_layers + settings.style_layers
         self.indices = {name: LAYER_NAMES.index(name) for name in wanted}
-        self.vgg = (
-            vgg19(weights=None).features[: max(self.indices.values()) + 1].requires_grad_(False)
-        )
+        layers = make_layers(cfgs["E"])  # of VGG-19, without the classifier's 500 MB
+        self.vgg = layers[: max(self.indices.values()) + 1].requires_grad_(False)
         ours = VGG19Features(wanted, dtype=torch.float64)  # plain convolutions
         for name, conv in ours.convs.items():
             self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
