@@ -40,7 +40,6 @@ def stylize_in_bands(
     image: Tensor,
     write: Callable[[int, Tensor], None],
     *,
-    margin: int,
     memory: float,
 ) -> None:
     """Stylize an image of any size.
@@ -50,7 +49,6 @@ def stylize_in_bands(
         image: (1, 3, H, W) RGB, float32 in [0, 1] or uint8, on any device.
         write: takes the painting in bands from top to bottom: the first row's number, and
             (1, 3, rows, W) float32 RGB around [0, 1].
-        margin: px around the image that are painted and cut off, 1 or more.
         memory: bytes that feature maps may take. Those of the trunk lie in temporary files if it
             is not enough for them; others are computed anew, up to three times.
 
@@ -65,6 +63,7 @@ def stylize_in_bands(
         fits = 1.5 * math.prod(shape) * like.element_size() <= memory
         return _Convolved(layer, source, MemoryStore(shape, like) if fits else None)
 
+    margin = net.margin
     features: Features = _Photo(image, margin)
     for layer in net.encoder[:-1]:
         features = convolved(layer, features)
@@ -88,16 +87,14 @@ def stylize_in_bands(
 
 
 class _Photo:
-    """An image with a reflected margin, wider at the right and at the bottom where the network
-    needs a multiple of 4 px.
-    """
+    """An image with a reflected margin."""
 
     channels = 3
 
     def __init__(self, image: Tensor, margin: int) -> None:
         self.pixels = image[0].permute(1, 2, 0)  # (H, W, 3)
         self.rows, self.columns = (
-            _source_indices(size, margin).to(image.device) for size in image.shape[-2:]
+            reflected_indices(size, margin, margin).to(image.device) for size in image.shape[-2:]
         )
         self.height, self.width = len(self.rows), len(self.columns)
 
@@ -215,19 +212,13 @@ def _bands(height: int, row_values: int, device: torch.device) -> Iterator[tuple
 
 def _output_shape(layer: Layer, source: Features) -> tuple[int, int, int]:
     """H, W, C."""
-    height, width = (int(size * layer.scale) for size in (source.height, source.width))
+    height, width = (math.ceil(size * layer.scale) for size in (source.height, source.width))
     return height, width, layer.norm.weight.numel()
 
 
-def _source_indices(size: int, margin: int) -> Tensor:
-    """Which pixel of an image each of the pixels with the margin is."""
-    padded = reflected_indices(size, margin, margin)
-    return padded[reflected_indices(len(padded), 0, -len(padded) % 4)]
-
-
 def _padded(source: Features, top: int, rows: int, padding: int, mode: str, like: Tensor) -> Tensor:
-    """Rows of a feature map with `padding` more on every side, beyond its border reflected or
-    replicated: (1, C, rows + 2 * padding, W + 2 * padding), channels-last.
+    """Rows of a feature map with `padding` more on every side, beyond its border reflected,
+    replicated or zero: (1, C, rows + 2 * padding, W + 2 * padding), channels-last.
     """
     x = like.new_empty(rows + 2 * padding, source.width + 2 * padding, source.channels)
     first, last = top - padding, top + rows + padding
@@ -241,8 +232,9 @@ def _padded(source: Features, top: int, rows: int, padding: int, mode: str, like
 
 def _fill_border(x: Tensor, before: int, after: int, mode: str) -> None:
     """Fill the first and the last rows of x from the others."""
-    last = len(x) - 1
-    for i in range(before):
-        x[i] = x[2 * before - i if mode == "reflect" else before]
-    for i in range(after):
-        x[last - i] = x[last - (2 * after - i if mode == "reflect" else after)]
+    inside = len(x) - before - after
+    positions = torch.arange(-before, inside + after).clamp(0, inside - 1)
+    if mode == "reflect":
+        positions = reflected_indices(inside, before, after)
+    for i in (*range(before), *range(before + inside, len(x))):
+        x[i] = 0 if mode == "constant" else x[before + positions[i]]

@@ -13,9 +13,6 @@ from models.checkpoint import read_checkpoint
 from models.device import free_memory, pick_device, pick_precision, taken_memory
 from models.transformer_net import TransformerNet
 
-# px around an image that are painted and cut off. The loss network pads with zeros, in which the
-# style image's border leaves traces; so trained networks paint a line of 2 px along the border.
-MARGIN = 8
 MEMORY_FOR_BANDS = 150e6  # bytes that the work on a band takes beside the feature maps
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -117,7 +114,7 @@ def _memory_for_features(device: torch.device, max_memory: float | None) -> floa
 def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
     try:
-        stylize_in_bands(net, photo, write, margin=MARGIN, memory=memory)
+        stylize_in_bands(net, photo, write, memory=memory)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
             "not enough memory" not in str(error)  # the CPU's allocator has no class of its own

@@ -215,13 +215,13 @@ def _any_process(accelerator: Accelerator, stop: bool) -> bool:
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
     """Weights of another style's network of the same architecture."""
-    initial = read_checkpoint(path)
-    if initial.arguments != net.arguments:
+    initial = read_checkpoint(path).build()
+    if initial.arguments | {"margin": net.margin} != net.arguments:
         raise ValueError(
             f"--init-from {path} is a network of {initial.arguments}, this training's has "
             f"{net.arguments}: set --width and --num-blocks"
         )
-    return initial.build().state_dict()
+    return initial.state_dict()
 
 
 def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> Checkpoint | None:

@@ -21,23 +21,48 @@ class TransformerNet(nn.Module):
     leaves a checkerboard; a linear output, because a scaled tanh saturates into white blobs that
     no gradient reaches.
 
+    The last three arguments are for networks that other projects trained.
+
     Args:
         width: channels of the first layer; the trunk has four times as many.
         num_blocks: residual blocks.
+        margin: px around an image that are painted and cut off by fast/stylize.py. The loss
+            network pads with zeros, in which the style image's border leaves traces; so trained
+            networks paint a line of 2 px along the border.
+        transposed: up-sample by transposed convolutions.
+        sigmoid: end in a sigmoid instead of a linear output.
 
     Raises:
-        ValueError: width or num_blocks is not positive.
+        ValueError: width or num_blocks is not positive, or the margin is not from 0 to 64.
     """
 
     padding = 4  # px, of the input of the last convolution
 
-    def __init__(self, *, width: int = 32, num_blocks: int = 5) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 32,
+        num_blocks: int = 5,
+        margin: int = 8,
+        transposed: bool = False,
+        sigmoid: bool = False,
+    ) -> None:
         super().__init__()
         if width < 1 or num_blocks < 1:
             raise ValueError(
                 f"width and num_blocks must be 1 or more, not {width} and {num_blocks}"
             )
-        self.arguments = {"width": width, "num_blocks": num_blocks}
+        if not 0 <= margin <= 64:
+            raise ValueError(f"the margin must be from 0 to 64 px, not {margin}")
+        self.arguments = {
+            "width": width,
+            "num_blocks": num_blocks,
+            "margin": margin,
+            "transposed": transposed,
+            "sigmoid": sigmoid,
+        }
+        self.margin = margin
+        self.sigmoid = sigmoid
         self.encoder = nn.Sequential(
             ConvLayer(3, width, kernel_size=9),
             ConvLayer(width, 2 * width, kernel_size=3, stride=2),
@@ -45,8 +70,8 @@ class TransformerNet(nn.Module):
         )
         self.trunk = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(num_blocks)))
         self.decoder = nn.Sequential(
-            UpsampleConvLayer(4 * width, 2 * width),
-            UpsampleConvLayer(2 * width, width),
+            UpsampleConvLayer(4 * width, 2 * width, transposed=transposed),
+            UpsampleConvLayer(2 * width, width, transposed=transposed),
         )
         self.to_rgb = RowConv2d(width, 3, kernel_size=9)
         self.to(memory_format=torch.channels_last)
@@ -67,13 +92,14 @@ class TransformerNet(nn.Module):
         """
         height, width = image.shape[-2:]
         x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
-        x = reflect(x, 0, -width % 4, 0, -height % 4)
+        # The strides round up, so that the result is a multiple of 4 px high and wide.
         x = self.decoder(self.trunk(self.encoder(x)))
         return self.to_image(reflect(x, *(self.padding,) * 4))[..., :height, :width]
 
     def to_image(self, x: Tensor) -> Tensor:
         """Padded features (B, C, H + 8, W + 8) -> (B, 3, H, W) float32 RGB around [0, 1]."""
-        return 0.5 + OUTPUT_SCALE * self.to_rgb(x).float()
+        x = OUTPUT_SCALE * self.to_rgb(x).float()
+        return x.sigmoid() if self.sigmoid else 0.5 + x
 
 
 class ConvLayer(nn.Module):
@@ -141,29 +167,36 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(self.conv1(x))
 
 
+# Which of a kernel's 3 taps fall on the first and on the second source pixel, for even and odd
+# outputs: of nearest up-sampling and a convolution, and of a transposed convolution.
+_NEAREST_TAPS = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]
+_TRANSPOSED_TAPS = [[[0, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 0, 0]]]
+
+
 class UpsampleConvLayer(nn.Module):
     """Nearest up-sampling by 2, reflection padding, 3x3 convolution, instance normalisation, ReLU.
 
     Computed as four 2x2 convolutions of the small image, one for each position of an output pixel
     in its 2x2 block: the up-sampled image only repeats pixels, so taps that fall on the same one
     are added up beforehand. The result is the same for 4/9 of the multiplications and without the
-    large padded image.
+    large padded image. A 3x3 transposed convolution of stride 2, padding 1 and output padding 1 is
+    the same with fewer taps, and zeros around the image.
     """
 
-    # Reflecting the up-sampled image at its border repeats the small image's border pixel.
-    padding, pad_mode, scale, relu = 1, "replicate", 2, True
+    padding, scale, relu = 1, 2, True
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, transposed: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
         self.norm = InstanceNorm(out_channels)
-        # Which of the 3 taps fall on the first and on the second source pixel, for even and odd
-        # outputs.
-        taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
-        self.register_buffer("taps", taps, persistent=False)
+        # Reflecting the up-sampled image at its border repeats the small image's border pixel.
+        self.pad_mode = "constant" if transposed else "replicate"
+        taps = _TRANSPOSED_TAPS if transposed else _NEAREST_TAPS
+        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.convolve(_repeat_border(x), self.kernel())), inplace=True)
+        x = F.pad(x, (1, 1, 1, 1)) if self.pad_mode == "constant" else _repeat_border(x)
+        return F.relu(self.norm(self.convolve(x, self.kernel())), inplace=True)
 
     def kernel(self) -> Tensor:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""

@@ -9,7 +9,6 @@ from fast.stylize import load_net, stylize
 from models.transformer_net import TransformerNet, reflect
 from tests.conftest import smooth_image
 
-MARGIN = 3
 PLENTY = 1e12
 
 
@@ -20,25 +19,30 @@ def in_bands(net, image, memory=PLENTY):
         painting[..., top : top + band.shape[2], :] = band
 
     with torch.inference_mode():
-        stylize_in_bands(net, image, write, margin=MARGIN, memory=memory)
+        stylize_in_bands(net, image, write, memory=memory)
     return painting
 
 
 def whole(net, image):
+    height, width = image.shape[-2:]
     with torch.inference_mode():
-        painting = net(reflect(image, *(MARGIN,) * 4))
-    return painting[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+        painting = net(reflect(image, *(net.margin,) * 4))
+    return painting[..., net.margin :, net.margin :][..., :height, :width]
 
 
-@pytest.fixture
-def net():
+def random_net(**arguments):
     """Random weights, the normalisation's too; wide enough for Winograd convolutions."""
     torch.manual_seed(0)
-    net = TransformerNet(width=32, num_blocks=2).eval().requires_grad_(False)
+    net = TransformerNet(width=32, num_blocks=2, **arguments).eval().requires_grad_(False)
     for name, weight in net.named_parameters():
         if ".norm." in name:
             weight.add_(0.3 * torch.randn_like(weight))
     return net
+
+
+@pytest.fixture
+def net():
+    return random_net(margin=3)
 
 
 @pytest.fixture
@@ -52,6 +56,13 @@ def small_bands(monkeypatch):
 @pytest.mark.parametrize("size", [(64, 48), (53, 71), (2, 3), (1, 90), (77, 2), (9, 10)])
 def test_bands_make_no_difference(net, small_bands, size, memory):
     image = smooth_image(*size)
+    assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 0])
+@pytest.mark.parametrize("size", [(45, 50), (1, 1), (3, 2), (1, 9)])
+def test_networks_of_other_projects_on_bands(small_bands, size, memory):
+    net, image = random_net(margin=0, transposed=True, sigmoid=True), smooth_image(*size)
     assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
 
 

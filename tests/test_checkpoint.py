@@ -81,8 +81,11 @@ def test_truncated_file_is_recognised(checkpoint, share, tmp_path):
 @pytest.mark.parametrize(
     ("stored", "what"),
     [
-        ({"conv1.weight": torch.ones(1)}, "not a checkpoint of this project"),
-        (torch.ones(3), "not a checkpoint of this project"),
+        ({"conv1.weight": torch.ones(1)}, "no checkpoint of this project nor .* conv1.weight$"),
+        ({}, "holds nothing"),
+        (torch.ones(3), "not a checkpoint"),
+        ({1: torch.ones(3)}, "not a checkpoint"),
+        ({"format": "other"}, "unknown format, other"),
         ({"format": FORMAT, "version": 99}, "version 99; this program reads version 1"),
         ({"format": FORMAT, "version": 1, "architecture": "Other"}, "unknown architecture: Other"),
         ({"format": FORMAT, "version": 1, "architecture": "TransformerNet"}, "incomplete"),

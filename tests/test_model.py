@@ -20,6 +20,7 @@ class Negative(torch.nn.Module):
     """A network whose painting is known: the photo's negative."""
 
     device = torch.device("cpu")
+    margin = 8
 
     def forward(self, image):
         return 1 - image

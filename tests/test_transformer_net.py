@@ -39,6 +39,16 @@ def test_up_convolution_equals_nearest_up_sampling_and_convolution(size, compili
     assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (6, 9)])
+def test_transposed_up_convolution_equals_the_direct_one(size):
+    torch.manual_seed(0)
+    layer = UpsampleConvLayer(6, 5, transposed=True)
+    x = torch.randn(2, 6, *size)
+    weight = layer.conv.weight.transpose(0, 1)
+    up = F.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1)
+    torch.testing.assert_close(layer(x), F.relu(F.instance_norm(up)), rtol=1e-4, atol=1e-4)
+
+
 def test_convolution_by_rows_equals_the_direct_one():
     torch.manual_seed(0)
     conv = RowConv2d(5, 3, 9)
@@ -67,7 +77,15 @@ def test_layout_of_the_input_does_not_matter():
     torch.testing.assert_close(net(image), net(image.contiguous(memory_format=torch.channels_last)))
 
 
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"num_blocks": 0}])
-def test_empty_network_is_refused(wrong):
-    with pytest.raises(ValueError, match="1 or more"):
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"width": 0}, "1 or more"),
+        ({"num_blocks": 0}, "1 or more"),
+        ({"margin": -1}, "from 0 to 64 px"),
+        ({"margin": 10**9}, "from 0 to 64 px"),
+    ],
+)
+def test_impossible_network_is_refused(wrong, what):
+    with pytest.raises(ValueError, match=what):
         TransformerNet(**wrong)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.checkpoint.other_projects import from_other_project
 from models.transformer_net import TransformerNet
 
 FORMAT = "style-transfer checkpoint"
@@ -70,8 +71,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is not a checkpoint of this project; the message says what it is
-            instead.
+        ValueError: the file is no checkpoint of this project or of one of those in
+            other_projects.py; the message says what it is instead.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -88,19 +89,48 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     except Exception as error:  # a damaged archive fails in many ways
         raise ValueError(f"{path} is truncated or damaged") from error
 
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise ValueError(f"{path} is a PyTorch file, but not a checkpoint of this project")
+    if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
+        raise ValueError(f"{path} is a PyTorch file, but not a checkpoint")
+    try:
+        _check_size(stored, len(content))
+        return _ours(stored) if "format" in stored else _of_other_project(stored)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
+
+
+def _ours(stored: dict[str, Any]) -> Checkpoint:
+    """A checkpoint of this project's own format."""
+    if stored["format"] != FORMAT:
+        raise ValueError(f"it is of an unknown format, {stored['format']}")
     if not isinstance(stored.get("version"), int) or stored["version"] != VERSION:
         raise ValueError(
-            f"{path} has checkpoint version {stored.get('version')}; "
+            f"it has checkpoint version {stored.get('version')}; "
             f"this program reads version {VERSION}"
         )
     if stored.get("architecture") != ARCHITECTURE:
-        raise ValueError(f"{path} holds an unknown architecture: {stored.get('architecture')}")
+        raise ValueError(f"it holds an unknown architecture: {stored.get('architecture')}")
     names = {part.name for part in fields(Checkpoint)}
     if not names <= stored.keys() or not all(isinstance(stored[name], dict) for name in names):
-        raise ValueError(f"{path} is an incomplete checkpoint")
+        raise ValueError("it is an incomplete checkpoint")
     return Checkpoint(**{name: stored[name] for name in names})
+
+
+def _of_other_project(stored: dict[str, Any]) -> Checkpoint:
+    """A bare state dict, or one within a dictionary that tells of its training."""
+    inner = stored.get("state_dict")
+    project, arguments, weights = from_other_project(inner if isinstance(inner, dict) else stored)
+    about = {name: value for name, value in stored.items() if isinstance(value, (str, int, float))}
+    return Checkpoint(arguments=arguments, weights=weights, training={"project": project} | about)
+
+
+def _check_size(stored: dict[str, Any], num_bytes: int) -> None:
+    """A tensor may repeat a few numbers; a file must not ask for more memory than it is long."""
+    for part in (stored, stored.get("weights"), stored.get("state_dict")):
+        values = part.values() if isinstance(part, dict) else ()
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        size = sum(w.numel() * w.element_size() for w in tensors)
+        if size > num_bytes:
+            raise ValueError(f"it claims {size} bytes of weights and is {num_bytes} bytes long")
 
 
 def _recognise(content: bytes) -> str | None:
@@ -118,16 +148,25 @@ def _recognise(content: bytes) -> str | None:
     for magic, kind in kinds.items():
         if start.startswith(magic):
             return kind
+    if content[8:10] == b'{"':
+        return "it is a safetensors file"
+    if b"pytorch" in content[:64] and not content.startswith((b"PK", b"\x80")):
+        return "it is an ONNX model, which other programs run"
+    if b"/constants.pkl" in content or b"/archive_format" in content:
+        return "it is an exported program, which runs without this project"
     # torch.save writes a zip archive; before torch 1.6 it wrote a bare pickle.
     return None if content.startswith((b"PK\x03\x04", b"\x80")) else "it is of no format known here"
 
 
 def _check_sums(content: bytes) -> None:
-    """torch does not compare a zip archive's check sums; zipfile.BadZipFile if one is wrong."""
+    """torch does not compare a zip archive's check sums; zipfile.BadZipFile if one is wrong, or if
+    the archive is compressed, for it could be endless.
+    """
     if content.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()
-        if damaged:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if damaged or unpacked > len(content):  # torch.save does not compress
             raise zipfile.BadZipFile(damaged)
 
 
