@@ -145,7 +145,7 @@ class PerceptualLoss(nn.Module):
     style loss, and the deep layers, which know of swirls and stars, next to nothing.
 
     Everything that it needs of an image is a mean over positions, so that it can be put together
-    from parts of the image: `content_errors` and `style_statistics`, and `terms` of their means.
+    from parts of the image: `means` of them, and `terms` of their sum.
 
     Args:
         settings: layers and weights.
@@ -199,20 +199,19 @@ class PerceptualLoss(nn.Module):
         self, image: Tensor, tile: Tile, share: float, guides: dict[str, Tensor]
     ) -> None:
         """Add one tile's statistics and energies to those of all style images."""
-        features = {
-            layer: tile.inside(values, layer)
-            for layer, values in self.vgg(tile.crop(image)).items()
-        }
-        guides = {layer: tile.of_whole(guide, layer) for layer, guide in guides.items()}
-        for layer, statistics in self.style_statistics(features, guides).items():
-            so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
-            self.style_targets[layer] = tuple(
-                a + share * tile.share(layer) * b.mean(0)
-                for a, b in zip(so_far, statistics, strict=True)
-            )
-        for layer in self.energies:
-            energy = features[layer].float().square().mean()
-            self.energies[layer] = self.energies[layer] + share * tile.share(layer) * energy
+        for layer, features in self.vgg.by_layer(tile.crop(image)):
+            features = tile.inside(features, layer)
+            part = share * tile.share(layer)
+            if layer in self.settings.style_layers:
+                guide = tile.of_whole(guides[layer], layer) if guides else None
+                statistics = self.style_loss.statistics(features, guide)
+                so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
+                self.style_targets[layer] = tuple(
+                    a + part * b.mean(0) for a, b in zip(so_far, statistics, strict=True)
+                )
+            if layer in self.energies:
+                energy = features.float().square().mean()
+                self.energies[layer] = self.energies[layer] + part * energy
 
     @torch.no_grad()
     def content_targets(self, content: Tensor) -> dict[str, Tensor]:
@@ -232,66 +231,74 @@ class PerceptualLoss(nn.Module):
                 tile.of_whole(targets[layer], layer).copy_(tile.inside(values, layer))
         return targets
 
-    def content_errors(self, features: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-        """Mean error of each content layer, relative to the style's energy: (layers,) float32."""
-        # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
-        errors = []
-        for layer, target in targets.items():
-            difference = (features[layer] - target).float()
-            if self.settings.content_loss == "l1":
-                errors.append(difference.abs().mean() / self.energies[layer].sqrt())
-            else:
-                errors.append(difference.square().mean() / self.energies[layer])
-        return torch.stack(errors)
-
     def guides(self, size: tuple[int, int]) -> dict[str, Tensor]:
         """By layer, the weights (R, 1, h, w) that the positions of an image of this size have in
         the style's statistics; here none.
         """
         return {}
 
-    def style_statistics(
-        self, features: dict[str, Tensor], guides: dict[str, Tensor]
-    ) -> dict[str, Statistics]:
-        """What the style loss needs of each style layer, means over positions: (B, ...) each, or
-        (R, ...) with guides.
+    def means(
+        self,
+        image: Tensor,
+        content_targets: dict[str, Tensor],
+        guides: dict[str, Tensor],
+        tile: Tile | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
+        """All that the loss needs of an image, by layer: means over its positions.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1], or the crop of a tile.
+            content_targets: from content_targets, for the whole image.
+            guides: from guides, for the whole image.
+            tile: the part whose positions count.
+
+        Returns:
+            Errors of the content layers, relative to the style's energy, float32 scalars; and what
+            the style loss needs of the style layers, (B, ...) each, or (R, ...) with guides.
         """
-        return {
-            layer: self.style_loss.statistics(features[layer], guides.get(layer))
-            for layer in self.settings.style_layers
-        }
+        errors, statistics = {}, {}
+        for layer, features in self.vgg.by_layer(image):
+            target, guide = content_targets.get(layer), guides.get(layer)
+            if tile is not None:
+                features = tile.inside(features, layer)
+                target = None if target is None else tile.of_whole(target, layer)
+                guide = None if guide is None else tile.of_whole(guide, layer)
+            if target is not None:
+                errors[layer] = self._content_error(layer, features, target)
+            if layer in self.style_targets:
+                statistics[layer] = self.style_loss.statistics(features, guide)
+        return errors, statistics
+
+    def _content_error(self, layer: str, features: Tensor, target: Tensor) -> Tensor:
+        # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
+        difference = (features - target).float()
+        if self.settings.content_loss == "l1":
+            return difference.abs().mean() / self.energies[layer].sqrt()
+        return difference.square().mean() / self.energies[layer]
 
     def terms(
-        self, content_errors: Tensor, style_statistics: dict[str, Statistics], tv: Tensor
+        self, content_errors: dict[str, Tensor], statistics: dict[str, Statistics], tv: Tensor
     ) -> LossTerms:
-        """The loss from the content layers' errors, the style layers' statistics and the total
-        variation of an image.
-        """
+        """The loss from what `means` returns and the total variation of an image."""
         weights = self.settings
-        content = content_errors.mean()
-        errors = [self.style_errors[layer](style_statistics[layer]) for layer in self.style_errors]
-        shares = weights.style_layer_weights or [1.0] * len(errors)
-        style = sum(s * e for s, e in zip(shares, errors, strict=True)) / sum(shares)
+        content = torch.stack(list(content_errors.values())).mean()
+        style_errors = {
+            layer: self.style_errors[layer](statistics[layer]) for layer in weights.style_layers
+        }
+        shares = weights.style_layer_weights or [1.0] * len(style_errors)
+        style = sum(s * e for s, e in zip(shares, style_errors.values(), strict=True)) / sum(shares)
         total = (
             weights.content_weight * content + weights.style_weight * style + weights.tv_weight * tv
         )
         by_layer = (
-            dict(zip(layers, (e.detach() for e in values), strict=True))
-            for layers, values in (
-                (weights.content_layers, content_errors),
-                (weights.style_layers, errors),
-            )
+            {layer: error.detach() for layer, error in errors.items()}
+            for errors in (content_errors, style_errors)
         )
         return LossTerms(total, content, style, tv, *by_layer)
 
     def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
         """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
-        features = self.vgg(image)
-        return self.terms(
-            self.content_errors(features, content_targets),
-            self.style_statistics(features, {}),
-            total_variation(image),
-        )
+        return self.terms(*self.means(image, content_targets, {}), total_variation(image))
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """VGG-19 as a loss network: named features of an image, frozen weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -117,6 +117,17 @@ class VGG19Features(nn.Module):
         Raises:
             ValueError: the image is too small for the deepest layer.
         """
+        return dict(self.by_layer(image, layers))
+
+    def by_layer(
+        self, image: Tensor, layers: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The same, one after the other, as soon as it is computed.
+
+        What is computed of a layer's features before the next are asked for comes at the right
+        moment in the backward pass, too: with one loss at the end, the gradients of all layers'
+        features are there at once, which takes half as much memory again.
+        """
         wanted = set(self.layers if layers is None else layers)
         deepest = max(map(LAYER_NAMES.index, wanted))
         min_size = 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: deepest + 1])
@@ -126,7 +137,6 @@ class VGG19Features(nn.Module):
                 f"an image of {width}x{height} px is too small for {LAYER_NAMES[deepest]}: "
                 f"at least {min_size} px a side are needed"
             )
-        features = {}
         x = (image - self.mean).to(self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
@@ -137,8 +147,7 @@ class VGG19Features(nn.Module):
             else:
                 x = _pool(x, name, self.pooling)
             if name in wanted:
-                features[name] = x
-        return features
+                yield name, x
 
 
 def check_layers(layers: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.losses import LossTerms, PerceptualLoss, total_variation
+from models.style import Statistics
 from models.tiles import Tile, split
 
 # Takes an image (1, 3, H, W) that requires a gradient, sets its .grad, and returns the loss.
@@ -80,27 +81,23 @@ def _parts(
     targets: dict[str, Tensor],
     guides: dict[str, Tensor],
 ) -> list[Tensor]:
-    """A tile's share of the content errors, and of each of the style statistics."""
-    features = {layer: tile.inside(values, layer) for layer, values in loss.vgg(crop).items()}
-    targets, guides = (
-        {layer: tile.of_whole(values, layer) for layer, values in by_layer.items()}
-        for by_layer in (targets, guides)
-    )
-    errors = loss.content_errors(features, targets)
-    statistics = loss.style_statistics(features, guides)
-    return [
-        errors * errors.new_tensor([tile.share(layer) for layer in targets]),
-        *(tile.share(layer) * part for layer in statistics for part in statistics[layer]),
+    """A tile's share of each content error, and of each of the style statistics."""
+    errors, statistics = loss.means(crop, targets, guides, tile)
+    by_layer = [
+        *((layer, (errors[layer],)) for layer in loss.settings.content_layers),
+        *((layer, statistics[layer]) for layer in loss.settings.style_layers),
     ]
+    return [tile.share(layer) * value for layer, values in by_layer for value in values]
 
 
 def _unpacked(
     loss: PerceptualLoss, parts: Sequence[Tensor]
-) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
-    """Content errors, and style statistics by layer, from a list as `_parts` makes it."""
-    content_errors, *values = parts
-    values = iter(values)
-    return content_errors, {
-        layer: tuple(next(values) for _ in statistics)
-        for layer, statistics in loss.style_targets.items()
+) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
+    """Content errors and style statistics by layer, from a list as `_parts` makes it."""
+    parts = iter(parts)
+    errors = {layer: next(parts) for layer in loss.settings.content_layers}
+    statistics = {
+        layer: tuple(next(parts) for _ in loss.style_targets[layer])
+        for layer in loss.settings.style_layers
     }
+    return errors, statistics
