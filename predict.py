@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="a .pth, or the name of one in checkpoints/; the paintings of several are blended",
+        help="a .pth, or the name of one in checkpoints/; several are blended",
     )
     parser.add_argument(
         "-o",
@@ -132,7 +132,7 @@ def split_models(groups: list[list[str]], inputs: list[str]) -> tuple[list[str],
     for first, *others in groups:
         models.append(first)
         for word in others:
-            is_model = Path(word).suffix == ".pth" or word in names
+            is_model = Path(word).suffix in (".pth", ".model") or word in names
             (models if is_model else inputs).append(word)
     return models, inputs
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fast.bandwise import bandwise
+from fast.blending import are_related, between
 from fast.mixing import mix, within
 from fast.stroke import resize, restore_detail, seen_size
 from fast.stylize import find_model, load_net, stylize
@@ -20,9 +21,6 @@ STROKES = 0.1, 10  # times the usual size
 
 class StyleModel:
     """One trained network, or several whose paintings are blended.
-
-    Paintings are blended, not weights: networks that were trained on their own order their channels
-    each in its own way, and a mean of their weights paints grey noise.
 
     Args:
         nets: networks from `load_net`.
@@ -141,6 +139,9 @@ def load(
 ) -> StyleModel:
     """A trained style, or several to be blended, ready to paint.
 
+    Models from a common start are blended in their weights, as one network; of others the paintings
+    are.
+
     Args:
         models: paths of `.pth` files, or bare names of those in checkpoints/.
         blend: how much of each model; equal parts by default.
@@ -156,6 +157,8 @@ def load(
     parts = check_blend(len(models), blend)
     paths = [find_model(str(model)) for model in models]
     nets = [load_net(path, device=device, precision=precision) for path in paths]
+    if len(nets) > 1 and are_related(nets):
+        nets, parts = [between(nets, parts)], [1.0]
     return StyleModel(nets, parts, name="+".join(path.stem for path in paths))
 
 

@@ -1,6 +1,6 @@
+import copy
 import re
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +12,7 @@ from fast.model import StyleModel
 from fast.stylize import stylize
 from media import read_image, write_image
 from media.colors import keep_colors, luma
+from models.checkpoint import Checkpoint
 from models.transformer_net import TransformerNet
 from tests.conftest import SAMPLES, smooth_image
 
@@ -173,10 +174,38 @@ def test_paintings_are_blended_by_their_parts(photo):
     assert mixed.mean().item() == pytest.approx(expected.item(), abs=0.01)
 
 
-def test_models_are_loaded_and_blended_by_name(tiny_model, photo):
-    model = fast.load(tiny_model, tiny_model, blend=(3, 1), device="cpu")
-    assert model.name == "tiny+tiny" and model.parts == [0.75, 0.25]
-    assert np.isfinite(model(photo).numpy()).all()
+def save(path, net):
+    path.write_bytes(Checkpoint(arguments=net.arguments, weights=net.state_dict()).to_bytes())
+    return path
+
+
+def test_models_of_a_common_start_are_blended_in_their_weights(tiny_model, photo, tmp_path):
+    start = fast.load_net(tiny_model, device="cpu", precision="float32")
+    other = copy.deepcopy(start)
+    other.to_rgb.bias += 8
+    other.trunk[0].conv1.conv.weight += 0.05
+    child = save(tmp_path / "child.pth", other)
+    model = fast.load(tiny_model, child, blend=(3, 1), device="cpu", precision="float32")
+    (net,) = model.nets
+    assert model.name == "tiny+child"
+    assert torch.allclose(net.to_rgb.bias, start.to_rgb.bias + 2)
+    kernel = start.trunk[0].conv1.conv.weight
+    assert torch.allclose(net.trunk[0].conv1.conv.weight, kernel + 0.0125, atol=1e-6)
+    ends = [fast.load(path, device="cpu", precision="float32") for path in (tiny_model, child)]
+    for blend, end in zip([(1, 0), (0, 1)], ends, strict=True):
+        whole = fast.load(tiny_model, child, blend=blend, device="cpu", precision="float32")
+        assert torch.allclose(whole(photo), end(photo), atol=1e-5)
+
+
+def test_paintings_are_blended_where_models_have_nothing_in_common(tiny_model, tmp_path):
+    torch.manual_seed(1)
+    stranger = save(tmp_path / "stranger.pth", TransformerNet(width=4, num_blocks=1))
+    wider = save(tmp_path / "wider.pth", TransformerNet(width=5, num_blocks=1))
+    model = fast.load(tiny_model, stranger, wider, blend=(2, 1, 1), device="cpu")
+    assert len(model.nets) == 3 and model.parts == [0.5, 0.25, 0.25]
+
+
+def test_unfit_blends_are_refused(tiny_model):
     for blend in [(1,), (1, -1), (0, 0), (1, float("nan"))]:
         with pytest.raises(ValueError, match="--blend"):
             fast.load(tiny_model, tiny_model, blend=blend)
