@@ -50,7 +50,15 @@ def test_the_style_itself_has_no_error_and_another_has(name):
     style = features(1)[:1]
     assert error(name, style, style).item() == pytest.approx(0, abs=1e-5)
     assert error(name, style, features(2)).item() > 0.001
-    assert error(name, style, torch.zeros_like(style)).item() == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("gram", 1), ("gram+mean+std", 3), ("wasserstein", 0.5)]
+)
+def test_error_of_nothing_is_known(name, expected):
+    style = features(1)[:1]
+    result = error(name, style, torch.zeros_like(style)).item()
+    assert result == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,9 +82,9 @@ def test_gradient_is_that_of_the_value(name):
 
 
 def test_wasserstein_distance_of_independent_gaussians():
-    """|m - m*|^2 + |s - s*|^2, relative to the style's mean square."""
+    """Half of |m - m*|^2 + |s - s*|^2, relative to the style's mean square."""
     style, image = gaussian([1.0, 2.0], [0.0, 1.0]), gaussian([3.0, 1.0], [1.0, 1.0])
-    expected = (1 + 4 + 1) / (1 + 4 + 1)
+    expected = (1 + 4 + 1) / (1 + 4 + 1) / 2
     assert error("wasserstein", style, image).item() == pytest.approx(expected, rel=1e-3)
 
 
@@ -85,7 +93,7 @@ def test_mean_and_deviation_are_told_apart_where_gram_matrices_are_the_same():
     assert error("gram", style, image).item() == pytest.approx(0, abs=1e-6)
     # The means' error is divided by the style's, which are 0 here: use the image as the style.
     assert error("gram+mean+std", image, style).item() > 0.1
-    assert error("wasserstein", style, image).item() == pytest.approx((0.04 + 0.36) / 2, rel=1e-3)
+    assert error("wasserstein", style, image).item() == pytest.approx((0.04 + 0.36) / 4, rel=1e-3)
 
 
 def test_channels_that_are_all_zero_do_no_harm():
