@@ -13,10 +13,10 @@ import time
 import torch
 
 import cli
-from benchmarks.textbook import TextbookNet
 from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import set_precision
 from models.device import keep_pages, pick_device, pick_precision
+from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
 REPEATS = 5  # after one that is not counted
@@ -29,7 +29,7 @@ def images_per_second(ours: bool, size: int, device: torch.device) -> float:
         keep_pages()
     torch.manual_seed(0)
     image, net = torch.rand(1, 3, size, size, device=device), TransformerNet().eval().to(device)
-    run = set_precision(net, pick_precision("auto", device)) if ours else TextbookNet(net)
+    run = set_precision(net, pick_precision("auto", device)) if ours else PlainNet(net)
     seconds = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()

@@ -18,36 +18,9 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from fast.photos import Photo
 from models.losses import LossSettings
-from models.transformer_net import OUTPUT_SCALE, TransformerNet
+from models.plain_net import PlainNet
+from models.transformer_net import TransformerNet
 from models.vgg import CAFFE_MEAN, LAYER_NAMES, VGG19Features
-
-
-class TextbookNet(nn.Module):
-    """The same function as a TransformerNet, with its weights, one layer after the other."""
-
-    def __init__(self, net: TransformerNet) -> None:
-        super().__init__()
-        self.net = net.to(memory_format=torch.contiguous_format)
-
-    def forward(self, image: Tensor) -> Tensor:
-        net = self.net
-        x = image
-        for layer in net.encoder:
-            x = F.relu(self._conv_norm(x, layer))
-        for block in net.trunk:
-            x = x + self._conv_norm(F.relu(self._conv_norm(x, block.conv1)), block.conv2)
-        for layer in net.decoder:
-            x = F.relu(self._conv_norm(F.interpolate(x, scale_factor=2, mode="nearest"), layer))
-        x = F.pad(x, (4,) * 4, mode="reflect")
-        return 0.5 + OUTPUT_SCALE * F.conv2d(x, net.to_rgb.weight, net.to_rgb.bias)
-
-    @staticmethod
-    def _conv_norm(x: Tensor, layer: nn.Module) -> Tensor:
-        pad = layer.conv.kernel_size[0] // 2
-        x = F.conv2d(
-            F.pad(x, (pad,) * 4, mode="reflect"), layer.conv.weight, stride=layer.conv.stride
-        )
-        return F.instance_norm(x, weight=layer.norm.weight, bias=layer.norm.bias)
 
 
 class TextbookLoss(nn.Module):
@@ -123,7 +96,7 @@ def textbook_training(
     step, without end.
     """
     ours = TransformerNet().to(style.device)
-    net, loss = TextbookNet(ours), TextbookLoss(LossSettings(), style)
+    net, loss = PlainNet(ours), TextbookLoss(LossSettings(), style)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     crops = TextbookPhotos(photos, size)
     while True:

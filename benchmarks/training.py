@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import cli
-from benchmarks.textbook import TextbookLoss, TextbookNet, textbook_training
+from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.photos import find_photos, read_photos
 from fast.progress import TrainingProgress
@@ -36,6 +36,7 @@ from fast.training import train
 from media import read_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings, PerceptualLoss
+from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -99,7 +100,7 @@ def images_per_second(ours: bool, args: argparse.Namespace, device: torch.device
 def operations() -> float:
     """Of the textbook's step for one image: multiplications and additions."""
     content, settings = torch.rand(1, 3, 256, 256), LossSettings()
-    net, loss = TextbookNet(TransformerNet()), TextbookLoss(settings, torch.rand(1, 3, 304, 384))
+    net, loss = PlainNet(TransformerNet()), TextbookLoss(settings, torch.rand(1, 3, 304, 384))
     with FlopCounterMode(display=False) as counter:
         loss(net(content), content).backward()
     return counter.get_total_flops()

@@ -189,13 +189,14 @@ class UpsampleConvLayer(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
         self.norm = InstanceNorm(out_channels)
+        self.transposed = transposed
         # Reflecting the up-sampled image at its border repeats the small image's border pixel.
         self.pad_mode = "constant" if transposed else "replicate"
         taps = _TRANSPOSED_TAPS if transposed else _NEAREST_TAPS
         self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1, 1, 1, 1)) if self.pad_mode == "constant" else _repeat_border(x)
+        x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
         return F.relu(self.norm(self.convolve(x, self.kernel())), inplace=True)
 
     def kernel(self) -> Tensor:

@@ -12,6 +12,7 @@ import predict
 import train
 from benchmarks import prediction, training
 from fast import evaluate
+from fast import export as export_cli
 from models.checkpoint import __main__ as checkpoint_cli
 from slow import __main__ as slow_cli
 
@@ -65,6 +66,7 @@ def commands() -> list[str]:
         (predict, "predict.py"),
         (slow_cli, "-m slow"),
         (evaluate, "-m fast.evaluate"),
+        (export_cli, "-m fast.export"),
         (checkpoint_cli, "-m models.checkpoint"),
         (prediction, "-m benchmarks.prediction"),
         (training, "-m benchmarks.training"),

@@ -4,20 +4,12 @@ import torch
 
 from benchmarks.textbook import (
     TextbookLoss,
-    TextbookNet,
     textbook_optimization,
     textbook_training,
 )
 from fast.photos import find_photos
 from models.losses import LossSettings, PerceptualLoss
-from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
-
-
-def test_textbook_network_computes_the_same():
-    net = TransformerNet(width=8, num_blocks=2)
-    image = smooth_image(40, 56)
-    torch.testing.assert_close(net(image), TextbookNet(net)(image), rtol=1e-3, atol=1e-3)
 
 
 def test_textbook_loss_computes_the_same():
