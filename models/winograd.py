@@ -42,6 +42,9 @@ _INPUT_2D = torch.kron(_INPUT, _INPUT)
 _OUTPUT_2D = torch.kron(_OUTPUT, _OUTPUT)
 _ALL_ONES = 7  # the product that adds 1 to each of the 16 output values
 
+# Numbers in the transformed space at a time: it takes 2.25 times the memory of the image.
+STRIP = 2**23
+
 
 def pays(device: torch.device | str, dtype: torch.dtype, weight: Tensor) -> bool:
     """Whether this form is the faster one for a convolution of stride 1 with these weights."""
@@ -74,7 +77,12 @@ def winograd_conv3x3(
     Returns:
         (B, O, H + 2 * padding - 2, W + 2 * padding - 2), channels-last.
     """
-    return _from_products(_transform_input(x, padding) @ kernel, bias, _output_size(x, padding))
+    padded, result = _padded(x, padding), _new_output(x, kernel.shape[2], padding)
+    strip = 4 * max(1, STRIP // (9 * padded[:, 0].numel()))  # rows
+    for top in range(0, result.shape[2], strip):
+        products = _transformed(padded[:, top : top + strip + 2]) @ kernel
+        _from_products(products, bias, result[:, :, top : top + strip])
+    return result
 
 
 class FrozenWinogradConv(nn.Module):
@@ -109,9 +117,11 @@ def learned_winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
 class _LearnedWinogradConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
-        transformed = _transform_input(x, padding=0)
+        transformed = _transformed(_padded(x, padding=0))
         ctx.save_for_backward(transformed, weight)
-        return _from_products(transformed @ winograd_kernel(weight), None, _output_size(x, 0))
+        result = _new_output(x, weight.shape[0], padding=0)
+        _from_products(transformed @ winograd_kernel(weight), None, result)
+        return result
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,65 +134,62 @@ class _LearnedWinogradConv(torch.autograd.Function):
         return grad_x, torch.einsum("xa,yb,xyio->oiab", _KERNEL, _KERNEL, grad_kernel)
 
 
-def _output_size(x: Tensor, padding: int) -> tuple[int, int, int]:
+def _new_output(x: Tensor, channels: int, padding: int) -> Tensor:
+    """Room for the output, channels-last.
+
+    A tensor of its own and no view: autograd takes long ways round a view that is changed in place,
+    as by the ReLU that follows.
+    """
     batch, _, height, width = x.shape
-    return batch, height + 2 * padding - 2, width + 2 * padding - 2
+    size = (batch, channels, height + 2 * padding - 2, width + 2 * padding - 2)
+    return torch.empty(size, memory_format=torch.channels_last)
 
 
-def _num_blocks(size: tuple[int, int, int]) -> tuple[int, int]:
+def _num_blocks(height: int, width: int) -> tuple[int, int]:
     """Rows and columns of 4x4 blocks that cover the output."""
-    return -(-size[1] // 4), -(-size[2] // 4)
+    return -(-height // 4), -(-width // 4)
 
 
-def _transform_input(x: Tensor, padding: int) -> Tensor:
-    """(B, I, H, W) -> (36, blocks, I)."""
+def _padded(x: Tensor, padding: int) -> Tensor:
+    """(B, I, H, W) -> (B, 4 * rows of blocks + 2, 4 * columns of blocks + 2, I)."""
     batch, channels, height, width = x.shape
-    rows, columns = _num_blocks(_output_size(x, padding))
-    below, right = 4 * rows + 2 - padding - height, 4 * columns + 2 - padding - width
-    if padding or below or right or not x.is_contiguous(memory_format=torch.channels_last):
-        x = _zero_pad(x, (padding, below), (padding, right))
-    b, c, h, w = x.stride()
-    blocks = x.as_strided((6, 6, batch, rows, columns, channels), (h, w, b, 4 * h, 4 * w, c))
-    return (_INPUT_2D @ blocks.reshape(36, -1)).view(36, -1, channels)
-
-
-def _zero_pad(x: Tensor, above_below: tuple[int, int], left_right: tuple[int, int]) -> Tensor:
-    """A padded copy, channels-last; only the border is filled with zeros."""
-    (above, below), (left, right) = above_below, left_right
-    batch, channels, height, width = x.shape
-    size = (batch, channels, above + height + below, left + width + right)
-    padded = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-    padded[:, :, above : above + height, left : left + width] = x
-    for border in (padded[:, :, :above], padded[:, :, above + height :]):
+    rows, columns = _num_blocks(height + 2 * padding - 2, width + 2 * padding - 2)
+    padded = x.new_empty(batch, 4 * rows + 2, 4 * columns + 2, channels)
+    padded[:, padding : padding + height, padding : padding + width] = x.permute(0, 2, 3, 1)
+    for border in (padded[:, :padding], padded[:, padding + height :]):
         border.zero_()
-    for border in (padded[..., :left], padded[..., left + width :]):
+    for border in (padded[:, :, :padding], padded[:, :, padding + width :]):
         border.zero_()
     return padded
 
 
-def _from_products(x: Tensor, bias: Tensor | None, size: tuple[int, int, int]) -> Tensor:
-    """(36, blocks, O) -> (B, O, H, W) channels-last; changes x."""
-    batch, height, width = size
-    rows, columns = _num_blocks(size)
+def _transformed(padded: Tensor) -> Tensor:
+    """(B, 4 * rows + 2, 4 * columns + 2, I) -> (36, blocks, I)."""
+    batch, height, width, channels = padded.shape
+    b, h, w, c = padded.stride()
+    shape = (6, 6, batch, height // 4, width // 4, channels)
+    blocks = padded.as_strided(shape, (h, w, b, 4 * h, 4 * w, c), padded.storage_offset())
+    return (_INPUT_2D @ blocks.reshape(36, -1)).view(36, -1, channels)
+
+
+def _from_products(x: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """(36, blocks, O) into (B, O, H, W), channels-last or rows of it; changes x."""
+    batch, channels, height, width = out.shape
+    rows, columns = _num_blocks(height, width)
     if bias is not None:
         x[_ALL_ONES] += bias
-    x = (_OUTPUT_2D @ x.view(36, -1)).view(4, 4, batch, rows, columns, -1)
+    x = (_OUTPUT_2D @ x.view(36, -1)).view(4, 4, batch, rows, columns, channels)
     x = x.permute(2, 5, 3, 0, 4, 1)  # (B, O, rows, 4, columns, 4)
-    # A tensor of its own and no view: autograd takes long ways round a view that is changed in
-    # place, as by the ReLU that follows.
-    whole = torch.empty(
-        (batch, x.shape[1], 4 * rows, 4 * columns), memory_format=torch.channels_last
-    )
-    whole.unflatten(2, (rows, 4)).unflatten(4, (columns, 4)).copy_(x)
     if (4 * rows, 4 * columns) == (height, width):
-        return whole
-    return whole[:, :, :height, :width].clone(memory_format=torch.channels_last)
+        out.unflatten(2, (rows, 4)).unflatten(4, (columns, 4)).copy_(x)
+    else:
+        out.copy_(x.flatten(4, 5).flatten(2, 3)[:, :, :height, :width])
 
 
 def _to_products(grad: Tensor) -> Tensor:
     """The transpose of `_from_products`: (B, O, H, W) -> (36, blocks, O)."""
     batch, channels, height, width = grad.shape
-    rows, columns = _num_blocks((batch, height, width))
+    rows, columns = _num_blocks(height, width)
     grad = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, 4 * columns - width, 0, 4 * rows - height))
     grad = grad.reshape(batch, rows, 4, columns, 4, channels).permute(2, 4, 0, 1, 3, 5)
     return (_OUTPUT_2D.T @ grad.reshape(16, -1)).view(36, -1, channels)

@@ -2,12 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models import winograd
 from models.winograd import FrozenWinogradConv, learned_winograd_conv, pays
 from tests.conftest import assert_same_gradients
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 4), (8, 8), (9, 14)])
-def test_equals_the_direct_convolution_and_its_gradient(size):
+@pytest.mark.parametrize("strip", [winograd.STRIP, 1, 36 * 2 * 4 * 6 * 2])  # all, 1, 2 block rows
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (8, 8), (9, 14), (19, 16)])
+def test_equals_the_direct_convolution_and_its_gradient(monkeypatch, size, strip):
+    monkeypatch.setattr(winograd, "STRIP", strip)
     torch.manual_seed(0)
     x = torch.randn(2, 6, *size, requires_grad=True)
     weight, bias = torch.randn(5, 6, 3, 3), torch.randn(5)
