@@ -1,35 +1,44 @@
 """Speed of prediction beside the textbook implementation, in the same run.
 
     python -m benchmarks.prediction
-    python -m benchmarks.prediction --size 512 --turns 5
+    python -m benchmarks.prediction --sizes 512x512,3840x2160 --turns 5
 
-Both compute the same function, one forward pass of the classic network; ours in the precision that
-predict.py chooses here.
+Both compute the same function, the classic network's; ours as predict.py does it, in the precision
+that it chooses here and with a margin that the textbook does without. PSNR: how close ours is to
+the textbook's float32, both with the margin, for the shipped starry_night.
 """
 
+import math
 import statistics
 import time
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 import cli
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.stylize import set_precision
+from fast.stylize import load_net, set_precision, stylize
+from media import find_images, read_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
+from predict import SAMPLE_PHOTOS
 
 REPEATS = 5  # after one that is not counted
 
 
 @torch.inference_mode()
-def images_per_second(ours: bool, size: int, device: torch.device) -> float:
-    """Of forward passes of one image, in this process."""
+def images_per_second(ours: bool, width: int, height: int, device: torch.device) -> float:
+    """Of one image at a time, in this process."""
     if ours:
         keep_pages()
     torch.manual_seed(0)
-    image, net = torch.rand(1, 3, size, size, device=device), TransformerNet().eval().to(device)
-    run = set_precision(net, pick_precision("auto", device)) if ours else PlainNet(net)
+    image, net = torch.rand(1, 3, height, width, device=device), TransformerNet().eval().to(device)
+    if ours:
+        run = partial(stylize, set_precision(net, pick_precision("auto", device)))
+    else:
+        run = PlainNet(net)
     seconds = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -38,27 +47,43 @@ def images_per_second(ours: bool, size: int, device: torch.device) -> float:
     return 1 / statistics.median(seconds[1:])
 
 
+@torch.inference_mode()
+def psnr(device: torch.device) -> float:
+    """Of starry_night's painting of a sample photo, in dB."""
+    photo = read_image(find_images(SAMPLE_PHOTOS)[0], long_side=512).rgb.to(device)
+    photo = photo[..., : photo.shape[2] // 4 * 4, : photo.shape[3] // 4 * 4]
+    ours = stylize(load_net("starry_night", device=str(device)), photo)
+    exact = load_net("starry_night", device=str(device), precision="float32")
+    margin = exact.margin
+    theirs = PlainNet(exact)(F.pad(photo, (margin,) * 4, mode="reflect")).clamp(0, 1)
+    theirs = theirs[..., margin:-margin, margin:-margin]
+    return -10 * math.log10((ours - theirs).square().mean().item())
+
+
 def main() -> int:
     parser = make_parser(__doc__)
     parser.add_argument(
-        "--size",
-        type=cli.positive_int,
-        default=1024,
-        metavar="PX",
-        help="side of the image (default: %(default)s)",
+        "--sizes",
+        type=cli.list_of(str),
+        default=("1024x1024", "1920x1080"),
+        metavar="WxH[,WxH]",
+        help="of the image in px (default: 1024x1024,1920x1080)",
     )
     args = parser.parse_args()
     device = pick_device(args.device)
     if args.only:
-        print(images_per_second(args.only == "ours", args.size, device))
+        width, height = map(int, args.sizes[0].split("x"))
+        print(images_per_second(args.only == "ours", width, height, device))
         return cli.OK
     print_machine(device)
     if not args.turns:
         return cli.OK
-    arguments = ["--size", str(args.size), "--device", str(device)]
-    textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, args.turns)
     print("| prediction | textbook | ours | ratio |\n| --- | --- | --- | --- |")
-    print(f"| {args.size} px | {1 / textbook:.2f} s | {1 / ours:.2f} s | {ratio:.1f}x |")
+    for size in args.sizes:
+        arguments = ["--sizes", size, "--device", str(device)]
+        textbook, ours, ratio = in_turns("benchmarks.prediction", arguments, args.turns)
+        print(f"| {size} px | {1 / textbook:.2f} s | {1 / ours:.2f} s | {ratio:.1f}x |")
+    print(f"\nPSNR {psnr(device):.0f} dB")
     return cli.OK
 
 

@@ -21,7 +21,8 @@ Layer = ConvLayer | UpsampleConvLayer
 # Values of a feature map that are worked on at a time: on the CPU 2 MB, what a core's cache holds.
 BAND_VALUES = {"cpu": 2**19}
 BAND_VALUES_ELSEWHERE = 2**25
-MIN_ROWS = 16  # of a band: the rows that it shares with its neighbours are to be few beside it
+# Rows of a band for each px of padding: the rows that it shares with its neighbours are to be few.
+MIN_ROWS = 8
 
 
 class Features(Protocol):
@@ -81,7 +82,7 @@ def stylize_in_bands(
     for layer in net.decoder:
         features = convolved(layer, features)
     height, width = image.shape[-2:]
-    for top, rows in _bands(height, features.width * features.channels, like.device):
+    for top, rows in _bands(height, features.width * features.channels, like.device, net.padding):
         x = _padded(features, margin + top, rows, net.padding, "reflect", like)
         write(top, net.to_image(x)[..., margin : margin + width])
 
@@ -120,30 +121,27 @@ class _Convolved:
         self.layer, self.source, self.store = layer, source, None
         self.kernel = layer.kernel()
         self.height, self.width, self.channels = _output_shape(layer, source)
-        shift = None  # the mean of the first band: the variance must not be lost beside the mean
         device = self.kernel.device
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         sum_, sum_of_squares = torch.zeros(2, self.channels, dtype=exact, device=device)
         waiting = None  # the band before is written last, as this one may read some of its input
         row_values = max(self.width * self.channels, source.width * source.channels)
-        for top, rows in _bands(self.height, row_values, device):
+        for top, rows in _bands(self.height, row_values, device, layer.padding):
             values = self._convolve(top, rows)
             if store and waiting:
                 store.write(*waiting)
             waiting = top, values
             values = values.flatten(0, 1).float()
-            shift = values.mean(0) if shift is None else shift
-            values = values - shift
-            sum_ += values.sum(0)
-            sum_of_squares += values.square_().sum(0)
+            ones = values.new_ones(1, len(values))  # a product is the fastest way to sum rows
+            sum_ += (ones @ values)[0]
+            sum_of_squares += (ones @ values.square())[0]
         if store:
             store.write(*waiting)
             self.store, self.source = store, None
 
-        mean, square = (
-            (total / (self.height * self.width)).to(shift) for total in (sum_, sum_of_squares)
-        )
-        self.factor, self.summand = layer.norm.affine(mean + shift, square - mean.square())
+        mean, square = (total / (self.height * self.width) for total in (sum_, sum_of_squares))
+        variance = (square - mean.square()).clamp(min=0)
+        self.factor, self.summand = layer.norm.affine(mean.float(), variance.float())
 
     def read(self, top: int, out: Tensor) -> None:
         rows = len(out)
@@ -203,10 +201,12 @@ class _Trunk:
             self.num_added = end
 
 
-def _bands(height: int, row_values: int, device: torch.device) -> Iterator[tuple[int, int]]:
+def _bands(
+    height: int, row_values: int, device: torch.device, padding: int = 0
+) -> Iterator[tuple[int, int]]:
     """First row and number of rows of each band, from top to bottom."""
     most = BAND_VALUES.get(device.type, BAND_VALUES_ELSEWHERE)
-    rows = max(MIN_ROWS, most // row_values // 4 * 4)
+    rows = max(MIN_ROWS, MIN_ROWS * padding, most // row_values // 4 * 4)
     return ((top, min(rows, height - top)) for top in range(0, height, rows))
 
 
@@ -220,21 +220,26 @@ def _padded(source: Features, top: int, rows: int, padding: int, mode: str, like
     """Rows of a feature map with `padding` more on every side, beyond its border reflected,
     replicated or zero: (1, C, rows + 2 * padding, W + 2 * padding), channels-last.
     """
-    x = like.new_empty(rows + 2 * padding, source.width + 2 * padding, source.channels)
+    # With the batch's dimension from the start: a wrong stride there, and the convolution would
+    # copy it all.
+    batch = like.new_empty(1, rows + 2 * padding, source.width + 2 * padding, source.channels)
+    x = batch[0]
     first, last = top - padding, top + rows + padding
     inside = slice(max(first, 0) - first, min(last, source.height) - first)
     source.read(max(first, 0), x[inside, padding:-padding])
     _fill_border(x, inside.start, len(x) - inside.stop, mode)
-    x = x.transpose(0, 1)
-    _fill_border(x, padding, padding, mode)
-    return x.permute(2, 1, 0)[None]
+    _fill_border(x.transpose(0, 1), padding, padding, mode)
+    return batch.permute(0, 3, 1, 2)
 
 
 def _fill_border(x: Tensor, before: int, after: int, mode: str) -> None:
     """Fill the first and the last rows of x from the others."""
     inside = len(x) - before - after
-    positions = torch.arange(-before, inside + after).clamp(0, inside - 1)
-    if mode == "reflect":
-        positions = reflected_indices(inside, before, after)
+    sources = reflected_indices(inside, before, after) if mode == "reflect" else None
     for i in (*range(before), *range(before + inside, len(x))):
-        x[i] = 0 if mode == "constant" else x[before + positions[i]]
+        if mode == "constant":
+            x[i] = 0
+        elif mode == "reflect":
+            x[i] = x[before + int(sources[i])]
+        else:
+            x[i] = x[min(max(i, before), before + inside - 1)]
