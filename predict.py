@@ -115,6 +115,13 @@ def parse_args() -> argparse.Namespace:
     )
     cli.add_device_flags(parser)
     parser.add_argument(
+        "--max-memory",
+        type=cli.positive_float,
+        metavar="GB",
+        help="memory that the process may take; with less, large photos take longer (default: "
+        "half of what is free)",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="skip photos that are painted already"
     )
     words = sys.argv[1:]
@@ -201,7 +208,8 @@ def make_painter(
 
     What is wrong with one of all the models, if none was named, is added to the problems.
     """
-    load = partial(fast.load, device=args.device, precision=args.precision)
+    max_memory = args.max_memory and args.max_memory * 1e9
+    load = partial(fast.load, device=args.device, precision=args.precision, max_memory=max_memory)
     models = {}
     if args.grid:
         for path in paths:

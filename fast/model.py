@@ -26,12 +26,20 @@ class StyleModel:
         nets: networks from `load_net`.
         parts: how much of each, in sum 1.
         name: for file names.
+        max_memory: bytes that the process may take; see `stylize`.
     """
 
-    def __init__(self, nets: Sequence[TransformerNet], parts: Sequence[float], name: str) -> None:
+    def __init__(
+        self,
+        nets: Sequence[TransformerNet],
+        parts: Sequence[float],
+        name: str,
+        max_memory: float | None = None,
+    ) -> None:
         self.nets = nets
         self.parts = parts
         self.name = name
+        self.max_memory = max_memory
 
     def __call__(
         self,
@@ -126,7 +134,7 @@ class StyleModel:
         for net, part in zip(self.nets, self.parts, strict=True):
             whole += part
             if part:
-                one = stylize(net, photo, preserve_color=preserve_color).to(photo.device)
+                one = stylize(net, photo, preserve_color=preserve_color, max_memory=self.max_memory)
                 painting = one if painting is None else mix(painting, one, part / whole)
         return painting
 
@@ -136,6 +144,7 @@ def load(
     blend: Sequence[float] | None = None,
     device: str | None = None,
     precision: str = "auto",
+    max_memory: float | None = None,
 ) -> StyleModel:
     """A trained style, or several to be blended, ready to paint.
 
@@ -148,6 +157,8 @@ def load(
         device: "cpu", "cuda", "mps"...; the best there is by default.
         precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest
             that is safe. Statistics are float32 in any case.
+        max_memory: bytes that the process may take in all, half of what is free by default; with
+            less, large photos take longer.
 
     Raises:
         OSError: there is no such file.
@@ -159,7 +170,7 @@ def load(
     nets = [load_net(path, device=device, precision=precision) for path in paths]
     if len(nets) > 1 and are_related(nets):
         nets, parts = [between(nets, parts)], [1.0]
-    return StyleModel(nets, parts, name="+".join(path.stem for path in paths))
+    return StyleModel(nets, parts, "+".join(path.stem for path in paths), max_memory)
 
 
 def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool) -> Tensor:
