@@ -71,7 +71,7 @@ def export(net: TransformerNet, to: str, about: dict[str, str]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inner workings of PyTorch
         program = torch.export.export(painter, (example,), dynamic_shapes=(sizes,))
-        return _to_onnx(program, about) if to == "onnx" else _to_pt2(program, about)
+        return _to_onnx(program, sizes, about) if to == "onnx" else _to_pt2(program, about)
 
 
 def _to_pt2(program: torch.export.ExportedProgram, about: dict[str, str]) -> bytes:
@@ -80,7 +80,9 @@ def _to_pt2(program: torch.export.ExportedProgram, about: dict[str, str]) -> byt
     return buffer.getvalue()
 
 
-def _to_onnx(program: torch.export.ExportedProgram, about: dict[str, str]) -> bytes:
+def _to_onnx(
+    program: torch.export.ExportedProgram, sizes: dict[int, torch.export.Dim], about: dict[str, str]
+) -> bytes:
     try:
         import onnx  # noqa: F401 - for torch.onnx
         import onnxscript  # noqa: F401
@@ -92,6 +94,7 @@ def _to_onnx(program: torch.export.ExportedProgram, about: dict[str, str]) -> by
         dynamo=True,
         input_names=["image"],
         output_names=["painting"],
+        dynamic_shapes=(sizes,),  # for their names
         verbose=False,
     )
     exported.model.metadata_props.update(about)

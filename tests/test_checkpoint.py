@@ -1,5 +1,7 @@
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,9 @@ def test_code_in_a_file_is_named_and_not_run(write, tmp_path):
         (b"\n<!DOCTYPE html><html>Not found</html>", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
         (b"hello", "no format known"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"a":{}}' + 8 * b" ", "safetensors"),
+        (b"\x08\x0a\x12\x07pytorch\x1a\x05", "ONNX"),
+        (b"PK\x03\x04 name/constants.pkl", "exported program"),
         (b"PK\x03\x04 and then nothing", "truncated or damaged"),
     ],
 )
@@ -129,6 +134,24 @@ def test_flipped_bytes_are_noticed(checkpoint, tmp_path):
     content[middle] ^= 255
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_compressed_archives_are_refused_for_they_could_be_endless(checkpoint, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(checkpoint.to_bytes())) as stored:
+        parts = {name: stored.read(name) for name in stored.namelist()}
+    parts["archive/zeros"] = bytes(10**6)
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name, content in parts.items():
+            compressed.writestr(name, content)
+    with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_tensors_that_repeat_a_few_numbers_are_not_unfolded(checkpoint, tmp_path):
+    checkpoint.weights["to_rgb.weight"] = torch.ones(1).expand(3, 10**9, 9, 9)
+    (tmp_path / "a.pth").write_bytes(checkpoint.to_bytes())
+    with pytest.raises(ValueError, match="claims 972000.* bytes of weights"):
         read_checkpoint(tmp_path / "a.pth")
 
 

@@ -49,6 +49,7 @@ def test_onnx_runtime_paints_the_same_at_any_size(kind):
         torch.testing.assert_close(torch.from_numpy(result), painting, rtol=0, atol=1e-4)
         assert painting.std() > 0.02
 
+    assert [i.shape for i in session.get_inputs()] == [[1, 3, "height", "width"]]
     about = session.get_modelmeta().custom_metadata_map
     least = 9 if kind["margin"] else 5
     assert about["title"] == "Waves" and about["image"].endswith(

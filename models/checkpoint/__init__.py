@@ -24,7 +24,7 @@ class Checkpoint:
     """A trained style, or one in training.
 
     Args:
-        arguments: of TransformerNet, so that it can be built again.
+        arguments: of TransformerNet, so that it can be built again; the others have their defaults.
         weights: its state dict, on the CPU.
         style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.

@@ -96,6 +96,7 @@ PROJECTS = (
         block_conv="ResidualBlock.{block}.conv{layer}.conv_layer",
         block_norm="ResidualBlock.{block}.conv{layer}.norm_layer",
         first_block=0,
+        # A variant of theirs ends in a tanh; its file looks the same and is painted without.
         to_rgb="DeconvBlock.4.conv_layer",
         bgr=True,
         transposed=True,
