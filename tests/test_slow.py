@@ -282,6 +282,7 @@ def test_presets_can_be_shown_and_changed(run):
     settings, loss = PRESETS["gatys"]
     assert len(scales(settings)) == 1 and settings.steps >= 300
     assert loss.content_layers == ("relu4_2",)
+    assert (loss.pooling, loss.style_loss) == ("average", "gram")
 
 
 def test_command_starts_from_a_trained_style(run, files):
@@ -298,6 +299,7 @@ def test_a_real_photo_gets_nearer_to_the_style():
         content,
         [style],
         SlowSettings(size=256, min_size=0, steps=60),
+        LossSettings(),
         callback=lambda iterate: values.append(iterate.style),
     )
     assert values[-1] < 0.05 * values[0]
