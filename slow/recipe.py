@@ -64,10 +64,10 @@ class Recipe:
     def differences(self, other: "Recipe") -> list[str]:
         """What leads to another painting, as "name: ours, theirs"."""
         ours, theirs = (
-            {**values, **values.pop("settings"), **values.pop("loss")}
-            for values in (asdict(self), asdict(other))
+            asdict(recipe) | asdict(recipe.settings) | asdict(recipe.loss)
+            for recipe in (self, other)
         )
-        ignored = {"result", "complete", "program", "version", "torch"}
+        ignored = {"settings", "loss", "result", "complete", "program", "version", "torch"}
         return [
             f"{name}: {ours[name]}, {theirs[name]}"
             for name in ours

@@ -40,9 +40,9 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
         state = stored["state"]
         if stored["format"] != FORMAT or not isinstance(state, dict):
             raise ValueError("unknown format")
-    except (OSError, MemoryError):
-        raise
     except Exception as error:  # a damaged archive fails in many ways
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise ValueError(f"{path} is refused: to load it would run code; {remedy}") from error
         raise ValueError(f"{path} is damaged or of another version; {remedy}") from error

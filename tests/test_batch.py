@@ -1,0 +1,114 @@
+"""Folders of contents and styles."""
+
+import pytest
+import torch
+
+from media import read_image, write_image
+from models.losses import LossSettings
+from slow import __main__ as slow_cli
+from slow import batch
+from slow.batch import SharedLosses, plan_jobs
+from slow.recipe import read_recipe
+from tests.conftest import smooth_image
+
+FEW = ["--size", 40, "--steps", 3, "--content-layers", "relu2_1", "--style-layers", "relu1_1"]
+
+
+@pytest.fixture
+def styles(tmp_path):
+    folder = tmp_path / "styles"
+    folder.mkdir()
+    for name, seed in (("a.png", 5), ("b.jpg", 6)):
+        write_image(folder / name, smooth_image(40, 40, seed=seed))
+    return folder
+
+
+def test_one_painting_for_each_pair(run, photos, styles, tmp_path, monkeypatch):
+    networks, targets = [], []
+    monkeypatch.setattr(batch, "loss_network", count(batch.loss_network, networks))
+    monkeypatch.setattr(batch, "PerceptualLoss", count(batch.PerceptualLoss, targets))
+    code, out, _ = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
+    names = [f"{photo}_{style}.png" for style in "ab" for photo in range(3)]
+    assert code == 0 and out.split() == [str(tmp_path / "out" / name) for name in names]
+    assert len(networks) == 1 and len(targets) == 2  # one for each style, at one scale
+
+    alone = tmp_path / "alone.png"
+    run(slow_cli, photos / "2.png", styles / "b.jpg", "-o", alone, *FEW)
+    assert torch.equal(read_image(alone).rgb, read_image(tmp_path / "out" / "2_b.png").rgb)
+
+
+def count(function, calls):
+    def counting(*arguments, **keywords):
+        calls.append(arguments)
+        return function(*arguments, **keywords)
+
+    return counting
+
+
+@pytest.mark.parametrize("colors", ["match", "luminance"])
+def test_styles_that_depend_on_the_content_are_not_shared(run, photos, styles, colors, tmp_path):
+    flags = [*FEW, "--colors", colors]
+    assert run(slow_cli, photos, styles, "-o", tmp_path / "out", *flags)[0] == 0
+    alone = tmp_path / "alone.png"
+    run(slow_cli, photos / "2.png", styles / "b.jpg", "-o", alone, *flags)
+    assert torch.equal(read_image(alone).rgb, read_image(tmp_path / "out" / "2_b.png").rgb)
+
+
+def test_finished_pairs_are_skipped_and_failures_reported(run, photos, styles, tmp_path):
+    out_folder = tmp_path / "out"
+    (photos / "1.png").write_bytes(b"no image")
+    code, out, err = run(slow_cli, photos, styles, "-o", out_folder, *FEW)
+    assert code == 1 and len(out.split()) == 4 and err.count("error:") == 2
+    assert "1.png is not an image" in err
+
+    code, _, err = run(slow_cli, photos, styles, "-o", out_folder, *FEW)
+    assert code == 2 and "exists" in err
+    write_image(photos / "1.png", smooth_image(48, 60, seed=1))
+    code, out, err = run(slow_cli, photos, styles, "-o", out_folder, *FEW, "--resume")
+    assert code == 0 and out.split() == [str(out_folder / f"1_{style}.png") for style in "ab"]
+    assert err.count("is finished") == 4
+
+
+def test_ctrl_c_ends_the_batch(run, photos, styles, tmp_path, monkeypatch):
+    monkeypatch.setattr(slow_cli, "paint", lambda job, *_, **__: False)
+    code, out, _ = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
+    assert code == 130 and len(out.split()) == 1
+
+
+def test_style_files_make_a_blend_for_each_content(photos, styles, tmp_path):
+    jobs = plan_jobs(photos, [styles / "a.png", styles / "b.jpg"], tmp_path / "out")
+    assert [job.output.name for job in jobs] == ["0_a_b.png", "1_a_b.png", "2_a_b.png"]
+    assert all(len(job.styles) == 2 for job in jobs)
+
+
+def test_a_recipe_of_a_batch_makes_one_painting(run, photos, styles, tmp_path):
+    run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
+    one = tmp_path / "out" / "0_a.png"
+    assert read_recipe(one).content == str(photos / "0.png")
+    assert run(slow_cli, "--from", one, "-o", tmp_path / "again.png")[0] == 0
+    assert (tmp_path / "again.png").read_bytes() == one.read_bytes()
+
+
+def test_wrong_plans_are_refused(photos, styles, tmp_path):
+    with pytest.raises(ValueError, match="need a folder"):
+        plan_jobs(photos, [styles], tmp_path / "out.png")
+    with pytest.raises(ValueError, match="is a folder"):
+        plan_jobs(photos / "0.png", [styles / "a.png"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="none"):
+        plan_jobs(photos, [tmp_path / "none"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image"):
+        plan_jobs(tmp_path / "empty", [styles], tmp_path / "out")
+    write_image(photos / "0.jpg", smooth_image(8, 8))
+    with pytest.raises(ValueError, match="several paintings"):
+        plan_jobs(photos, [styles], tmp_path / "out")
+
+
+def test_targets_are_kept_for_one_style(styles):
+    losses = SharedLosses(LossSettings(content_layers=("relu1_1",), style_layers=("relu1_1",)))
+    image = [smooth_image(16, 16)]
+    a, b = (styles / "a.png",), (styles / "b.jpg",)
+    first = losses.of(a)(image)
+    assert losses.of(a)(image) is first
+    assert losses.of(a)([smooth_image(20, 20)]) is not first
+    assert losses.of(b)(image) is not first

@@ -1,0 +1,178 @@
+"""Interrupted runs: what they leave, and that they go on to the same image."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from media import read_image, write_image
+from slow import __main__ as slow_cli
+from slow import progress as progress_module
+from slow.recipe import read_recipe
+from slow.state import state_path
+from tests.conftest import smooth_image
+from tests.test_architecture import ROOT
+
+# Two scales of 12 and 6 steps.
+FEW = "--size 40 --min-size 20 --steps 18 --content-layers relu2_1 --style-layers relu1_1,relu2_1"
+FEW = [*FEW.split(), "--init", "noise", "--precision", "float32", "--quiet"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    write_image(tmp_path / "content.png", smooth_image(32, 40))
+    write_image(tmp_path / "style.png", smooth_image(48, 48, seed=1))
+    return tmp_path / "content.png", tmp_path / "style.png", "-o", tmp_path / "out.png"
+
+
+@pytest.fixture
+def whole(run, files):
+    """The file of a run that nothing interrupts, which is then deleted."""
+    assert run(slow_cli, *files, *FEW)[0] == 0
+    content = files[3].read_bytes()
+    files[3].unlink()
+    return content
+
+
+def at_step(monkeypatch, step, what):
+    """Call something after a step, from within the run."""
+    show = progress_module.Progress._show
+
+    def show_and_act(self, iterate):
+        show(self, iterate)
+        if iterate.step == step:
+            what()
+
+    monkeypatch.setattr(progress_module.Progress, "_show", show_and_act)
+
+
+def fail():
+    raise RuntimeError("out of paint")
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("step", [5, 12, 13, 17])
+def test_a_crashed_run_goes_on_to_the_same_file(run, files, optimizer, step, monkeypatch):
+    arguments = [*files, *FEW, "--optimizer", optimizer, "--averaging", "0.9"]
+    assert run(slow_cli, *arguments)[0] == 0
+    whole = files[3].read_bytes()
+    files[3].unlink()
+
+    with monkeypatch.context() as patch:
+        at_step(patch, step, fail)
+        code, out, err = run(slow_cli, *arguments, "--save-every", 4)
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1
+    assert "out of paint" in err and f"best image so far is in {files[3]}" in err
+    assert read_image(files[3]).rgb.shape == (1, 3, 32, 40)
+    assert not read_recipe(files[3]).complete and state_path(files[3]).exists()
+
+    code, out, _ = run(slow_cli, *arguments, "--resume")
+    assert (code, out) == (0, f"{files[3]}\n")
+    assert files[3].read_bytes() == whole
+    assert not state_path(files[3]).exists()
+
+
+@pytest.mark.parametrize("step", [1, 12, 15])
+def test_ctrl_c_saves_image_and_state_of_that_step(run, files, whole, step, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGINT))
+        code, out, _ = run(slow_cli, *files, *FEW)
+    assert (code, out) == (130, f"{files[3]}\n")
+    stored = torch.load(state_path(files[3]), weights_only=True)
+    assert stored["state"]["step"] == step
+    assert read_image(files[3]).rgb.shape == (1, 3, 32, 40)
+    assert run(slow_cli, *files, *FEW, "--resume")[0] == 0
+    assert files[3].read_bytes() == whole
+
+
+def test_a_killed_run_goes_on_to_the_same_file(run, files, whole):
+    # So many steps that it cannot end before it is killed.
+    command = [sys.executable, "-m", "slow", *map(str, files), *FEW, "--save-every", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not state_path(files[3]).exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        pytest.skip("it was complete before it was killed")
+    assert not files[3].exists()
+    assert run(slow_cli, *files, *FEW, "--resume")[0] == 0
+    assert files[3].read_bytes() == whole
+    leftovers = {path.suffix for path in files[3].parent.iterdir()} - {".png"}
+    assert leftovers <= {".part"}  # of a file that was being written when it was killed
+
+
+def test_an_interrupted_run_is_not_started_anew_by_mistake(run, files, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, fail)
+        run(slow_cli, *files, *FEW, "--save-every", 2)
+    files[3].unlink()
+    code, _, err = run(slow_cli, *files, *FEW)
+    assert code == 2 and "--resume" in err and "--force" in err
+    assert state_path(files[3]).exists()
+    assert run(slow_cli, *files, *FEW, "--force")[0] == 0
+    assert not state_path(files[3]).exists()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("harm", ["settings", "input", "cut", "code"])
+def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, fail)
+        run(slow_cli, *files, *FEW, "--save-every", 2)
+    state = state_path(files[3])
+    changed = []
+    if harm == "settings":
+        changed, what = ["--style-weight", "3"], "style_weight: 3.0, 10.0 there"
+    elif harm == "input":
+        write_image(files[1], smooth_image(48, 48, seed=5))
+        what = "style.png"
+    elif harm == "cut":
+        state.write_bytes(state.read_bytes()[:-300])
+        what = "damaged"
+    else:
+        state.write_bytes(pickle.dumps(Bomb(), protocol=2))
+        what = "run code"
+    code, out, err = run(slow_cli, *files, *FEW, *changed, "--resume")
+    assert (code, out) == (2, "") and what in err and len(err.splitlines()) == 1
+    assert state.exists() and not (tmp_path / "exploded").exists()
+
+
+def test_a_state_that_cannot_be_saved_does_not_end_the_run(run, files, whole, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("slow.job.save_state", fail)
+    code, _, err = run(slow_cli, *files, *FEW, "--save-every", 2)
+    assert code == 0 and "could not be saved" in err
+    assert files[3].read_bytes() == whole
+
+
+def test_finished_results_are_left_alone(run, files, whole):
+    run(slow_cli, *files, *FEW)
+    before = files[3].stat().st_mtime_ns
+    code, out, err = run(slow_cli, *files, *FEW, "--resume")
+    assert (code, out) == (0, "") and "is finished;" in err
+    code, _, err = run(slow_cli, *files, *FEW, "--resume", "--seed", 3)
+    assert code == 0 and "seed: 3, 0 there" in err
+    assert files[3].stat().st_mtime_ns == before
+
+
+def test_preview_shows_the_painting(run, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress_module, "PREVIEW_SECONDS", 0)
+    sizes = []
+    preview = tmp_path / "preview.png"
+    at_step(monkeypatch, 3, lambda: sizes.append(read_image(preview).rgb.shape))
+    assert run(slow_cli, *files, *FEW, "--preview", preview)[0] == 0
+    assert sizes == [(1, 3, 16, 20)]
+    assert torch.equal(read_image(preview).rgb, read_image(files[3]).rgb)
