@@ -88,8 +88,19 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
-    """The dataclass with the values of its flags."""
-    return settings(**{s.name: getattr(args, s.name) for s in fields(settings)})
+    """The dataclass with the values of its flags; a ValueError names the flags."""
+    names = [setting.name for setting in fields(settings)]
+    try:
+        return settings(**{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        # Names of one word are words of the message, too, unless it begins with them.
+        pattern = rf"^({'|'.join(names)})\b|(?<=^unknown )({'|'.join(names)})\b|\b\w+_\w+\b"
+        message = re.sub(
+            pattern,
+            lambda m: f"--{m[0].replace('_', '-')}" if m[0] in names else m[0],
+            str(error),
+        )
+        raise ValueError(message) from error
 
 
 def positive_int(text: str) -> int:

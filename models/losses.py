@@ -101,8 +101,8 @@ class LossSettings:
         content_layers = self.content_layers
         if len(content_layers) == 1:
             content_layers = CONTENT_PRESETS.get(content_layers[0], content_layers)
-        object.__setattr__(self, "content_layers", check_layers(content_layers))
-        object.__setattr__(self, "style_layers", check_layers(self.style_layers))
+        object.__setattr__(self, "content_layers", check_layers(content_layers, "content_layers"))
+        object.__setattr__(self, "style_layers", check_layers(self.style_layers, "style_layers"))
         layer_weights = tuple(self.style_layer_weights)  # a checkpoint has it as a list
         object.__setattr__(self, "style_layer_weights", layer_weights)
         if layer_weights:

@@ -130,7 +130,7 @@ class VGG19Features(nn.Module):
         """
         wanted = set(self.layers if layers is None else layers)
         deepest = max(map(LAYER_NAMES.index, wanted))
-        min_size = 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: deepest + 1])
+        min_size = smallest_side(wanted)
         if min(image.shape[-2:]) < min_size:
             height, width = image.shape[-2:]
             raise ValueError(
@@ -150,15 +150,25 @@ class VGG19Features(nn.Module):
                 yield name, x
 
 
-def check_layers(layers: Iterable[str]) -> tuple[str, ...]:
-    """Layer names, each checked and listed once; ValueError says which one is unknown."""
+def check_layers(layers: Iterable[str], name: str = "layers") -> tuple[str, ...]:
+    """Layer names, each checked and listed once; ValueError says which one is unknown, and in which
+    setting.
+    """
     layers = tuple(dict.fromkeys(layers))
     for layer in layers:
         if layer not in LAYER_NAMES:
-            raise ValueError(f"unknown layer '{layer}'; VGG-19 has {', '.join(LAYER_NAMES)}")
+            raise ValueError(
+                f"{name} has an unknown layer '{layer}'; VGG-19 has {', '.join(LAYER_NAMES)}"
+            )
     if not layers:
-        raise ValueError("at least one layer is needed")
+        raise ValueError(f"{name} needs at least one layer")
     return layers
+
+
+def smallest_side(layers: Iterable[str]) -> int:
+    """The px that an image needs in each direction to have features at these layers."""
+    deepest = max(map(LAYER_NAMES.index, layers))
+    return 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: deepest + 1])
 
 
 def _pool(x: Tensor, name: str, kind: str) -> Tensor:

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 
 from torch import Tensor
@@ -64,6 +65,12 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
     others = [init] if init else []
     for job in jobs:
         check_job(job, depth=args.depth, resume=args.resume, force=args.force, other_inputs=others)
+        blend = args.style_blend
+        if blend and not (len(blend) == len(job.styles) and min(blend) >= 0 < sum(blend) < inf):
+            raise ValueError(
+                f"--style-blend {','.join(map(str, blend))} is not a weight of 0 or more for each "
+                f"style picture, {len(job.styles)} in all"
+            )
     if len(jobs) == 1:
         cli.check_output(jobs[0].output, exists_ok=True, remedy="")
     if args.preview:

@@ -16,11 +16,12 @@ from media import check_format, read_image, write_image
 from media.files import sha256
 from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
+from models.vgg import smallest_side
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
-from slow.settings import SlowSettings
+from slow.settings import SlowSettings, scales
 from slow.state import read_state, save_state, state_path
-from slow.stylize import State, resized, stylize
+from slow.stylize import State, resized, style_size, stylize
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def paint(
     state = read_state(path, recipe, device) if resume and path.exists() else None
     content = read_image(job.content, long_side=recipe.settings.size)
     styles = [read_image(style).rgb.to(device) for style in job.styles]
+    _check_sizes(job, content.rgb, styles, recipe)
 
     def save(state: State) -> None:
         try:
@@ -180,6 +182,21 @@ def paint(
             return False
         reason = str(error) or type(error).__name__
         raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
+
+
+def _check_sizes(job: Job, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> None:
+    """ValueError if a picture is too small for the loss network at the smallest scale."""
+    needed = smallest_side(recipe.loss.content_layers + recipe.loss.style_layers)
+    size = scales(recipe.settings)[0].size
+    images = zip((job.content, *job.styles), (content, *styles), strict=True)
+    for number, (path, image) in enumerate(images):
+        longer = size if number == 0 else style_size(image, recipe.settings, size)
+        side = min(resized(image, longer).shape[-2:])
+        if side < needed:
+            raise ValueError(
+                f"{path} is too small: of {side} px at the smallest scale, where the layers need "
+                f"{needed} px; larger are --size, --min-size{' and --style-scale' * (number > 0)}"
+            )
 
 
 @contextmanager

@@ -34,18 +34,21 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
         ValueError: the file is damaged, no state, or that of a run with another recipe.
     """
     remedy = "start anew by --force"
-    try:
-        stored = torch.load(path, map_location=device, weights_only=True)
-        theirs = recipe_from(json.loads(stored["recipe"]))
-        state = stored["state"]
-        if stored["format"] != FORMAT or not isinstance(state, dict):
-            raise ValueError("unknown format")
-    except Exception as error:  # a damaged archive fails in many ways
-        if isinstance(error, OSError) and error.errno is not None:
+    with path.open("rb") as file:
+        try:
+            stored = torch.load(file, map_location=device, weights_only=True)
+            theirs = recipe_from(json.loads(stored["recipe"]))
+            state = stored["state"]
+            if stored["format"] != FORMAT or not isinstance(state, dict):
+                raise ValueError("unknown format")
+        except MemoryError:
             raise
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise ValueError(f"{path} is refused: to load it would run code; {remedy}") from error
-        raise ValueError(f"{path} is damaged or of another version; {remedy}") from error
+        except Exception as error:  # a damaged archive fails in many ways
+            if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+                what = "is refused: to load it would run code"
+            else:
+                what = "is damaged or of another version"
+            raise ValueError(f"{path} {what}; {remedy}") from error
     differences = recipe.differences(theirs)
     if differences:
         raise ValueError(f"{path} is of another run ({differences[0]} there); {remedy}")

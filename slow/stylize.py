@@ -166,7 +166,7 @@ def stylize(
             state.image = start_image(small, style, settings, init)
         elif number > state.scale:
             _enlarge(state, number, small.shape[-2:])
-        styles = [resized(image, _style_size(image, settings, size)) for image in style]
+        styles = [resized(image, style_size(image, settings, size)) for image in style]
         evaluate = objective(make_losses(styles), small)
         _optimize(state, evaluate, ends[number], settings.averaging, report)
     return picture(state.best)
@@ -257,7 +257,7 @@ def resized(image: Tensor, size: int) -> Tensor:
     return F.interpolate(image, new, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
+def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
     """Longer side of a style image at a scale: in proportion, and never enlarged."""
     largest = min(max(style.shape[-2:]), round(settings.style_scale * settings.size))
     return max(1, round(largest * size / settings.size))

@@ -2,9 +2,11 @@ import copy
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from media import read_image, write_image
 from media.colors import luma
@@ -243,26 +245,65 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
     ("changed", "what"),
     [
         ({0: "none.jpg"}, "none.jpg"),
+        ({0: "strip.png"}, "strip.png is too small: of 9 px"),
         ({1: __file__}, "not an image"),
+        ({1: "cut.png"}, "cut.png is damaged"),
+        ({1: "dot.png"}, "--style-scale"),
+        ({1: "bomb.png"}, "bomb.png has, or is to be scaled to, more pixels than are safe"),
         ({3: "out.xyz"}, "suffix"),
-        ({3: "nowhere/out.png"}, "no folder nowhere"),
-        ({4: ("--content-layers", "relu7_1")}, "relu7_1"),
-        ({4: ("--style-weight", "-1")}, "style_weight"),
-        ({4: ("--size", "3")}, "too small"),
+        ({3: "nowhere/out.png"}, "-o nowhere/out.png: there is no folder nowhere"),
+        ({3: "out.jpg", 4: ("--depth", "16")}, "out.jpg' with 16 bits"),
+        ({3: "content.png"}, "-o content.png is one of the inputs"),
+        ({4: ("--content-layers", "relu7_1")}, "--content-layers has an unknown layer 'relu7_1'"),
+        ({4: ("--style-layers", ",")}, "--style-layers needs at least one layer"),
+        ({4: ("--style-weight", "-1")}, "--style-weight must be 0 or more"),
+        ({4: ("--style-weight", "0", "--content-weight", "0")}, "--content-weight and --style-w"),
+        ({4: ("--style-layer-weights", "1,2")}, "--style-layer-weights has 2 values"),
+        ({4: ("--style-blend", "0")}, "--style-blend 0.0 is not a weight"),
+        ({4: ("--style-blend", "1,2")}, "--style-blend 1.0,2.0 is not a weight"),
+        ({4: ("--strength", "2")}, "strength must be between 0 and 1"),
+        ({4: ("--size", "3")}, "--size"),
+        ({4: ("--size", "0")}, "--size must be 1 or more"),
+        ({4: ("--size", "1000000")}, "more pixels than are safe"),
+        ({4: ("--optimizer", "sgd")}, "unknown --optimizer 'sgd'"),
+        ({4: ("--colors", "sepia")}, "unknown --colors 'sepia'"),
         ({4: ("--device", "abacus")}, "--device abacus"),
         ({4: ("--init", "none.png")}, "none.png"),
         ({4: ("--init", "none.pth")}, "no model 'none.pth'"),
         ({4: ("--pooling", "min")}, "pooling"),
+        ({4: ("--preview", "a.xyz")}, "a.xyz"),
+        ({4: ("--preview", "style.png")}, "--preview style.png is an input"),
+        ({4: ("--preview", "nowhere/a.png")}, "--preview nowhere/a.png"),
+        ({4: ("--from", "content.png")}, "content.png holds no recipe"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(run, files, changed, what):
+def test_wrong_use_is_one_line_and_exit_code_2(run, files, changed, what, monkeypatch):
+    folder = files[0].parent
+    monkeypatch.chdir(folder)
+    write_image("dot.png", smooth_image(1, 1))
+    write_image("strip.png", smooth_image(1, 60))
+    Path("cut.png").write_bytes(files[0].read_bytes()[:-60])
+    Image.new("1", (20_000, 20_000)).save("bomb.png")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     arguments = [*files]
-    for index, value in changed.items():
+    for index, value in sorted(changed.items()):
         arguments[index : index + 1] = value if isinstance(value, tuple) else [value]
     code, out, err = run(slow_cli, *arguments, "--steps", 1, "--quiet")
     assert (code, out) == (2, "")
     assert what in err and len(err.splitlines()) == 1
-    assert not files[3].exists()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("flag", [("--depth", "12"), ("--save-every", "-1"), ("--steps", "many")])
+def test_wrong_values_are_refused_by_their_flag(run, files, flag):
+    code, out, err = run(slow_cli, *files, *flag)
+    assert (code, out) == (2, "") and flag[0] in err.splitlines()[-1]
+
+
+def test_a_folder_that_is_write_protected_is_told_before_the_run(run, files, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    code, _, err = run(slow_cli, *files, *FEW)
+    assert code == 2 and "no file can be written there" in err and "%" not in err
 
 
 def test_existing_files_and_inputs_are_not_overwritten(run, files):
