@@ -1,0 +1,266 @@
+"""Look inside the slow path: what each layer of the loss network keeps of a photo and of a style,
+its feature maps and Gram matrices, the losses by layer, and an animation of the optimisation.
+
+    python -m slow.explain samples/photos/rocket.jpg samples/starry_night.jpg -o inside
+    python -m slow.explain photo.jpg style.jpg -o inside --size 128 --layers relu2_1,relu4_1
+
+The folder's captions.md shows all pictures with a caption each.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+import cli
+from media import read_image, write_atomically, write_image
+from media.charts import line_chart, write_animation
+from models.device import keep_pages, pick_device, pick_precision
+from models.losses import LossSettings, loss_network
+from models.style import gram_matrix
+from models.vgg import check_layers
+from slow.pictures import feature_picture, gram_picture
+from slow.settings import PRESETS, SlowSettings
+from slow.stylize import Iterate, resized, stylize
+
+MAX_FRAMES = 60
+FRAMES_PER_SECOND = 10
+
+
+@dataclass
+class Album:
+    """Pictures in a folder, and their captions in its captions.md.
+
+    Args:
+        folder: which must exist.
+        captions: by the files' names, in the order in which they came.
+    """
+
+    folder: Path
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, picture: Tensor, caption: str) -> Path:
+        """Write a picture (1, 3, H, W)."""
+        write_image(self.folder / name, picture)
+        return self.add_file(name, caption)
+
+    def add_file(self, name: str, caption: str) -> Path:
+        """Add a picture that lies in the folder."""
+        self.captions[name] = caption
+        blocks = [
+            f"![{name}]({name})\n\n`{name}`: {text}\n" for name, text in self.captions.items()
+        ]
+        text = "\n".join(["# Inside the optimisation\n", *blocks])
+        write_atomically(self.folder / "captions.md", text.encode())
+        return self.folder / name
+
+
+class Recorder:
+    """A callback that keeps the errors of each layer and some images of a run.
+
+    Args:
+        steps: of the run.
+        tick: called after each step.
+    """
+
+    def __init__(self, steps: int, tick: Callable[[], None]) -> None:
+        self.every, self.tick = -(-steps // MAX_FRAMES), tick
+        self.content: dict[str, list[float]] = {}
+        self.style: dict[str, list[float]] = {}
+        self.frames: list[Tensor] = []
+
+    def __call__(self, iterate: Iterate) -> None:
+        for lines, errors in (
+            (self.content, iterate.content_errors),
+            (self.style, iterate.style_errors),
+        ):
+            for layer, error in errors.items():
+                lines.setdefault(layer, []).append(error)
+        if (iterate.step - 1) % self.every == 0:
+            self.frames.append(iterate.best.cpu())
+        self.tick()
+
+
+def content_reconstruction(loss: LossSettings, layer: str) -> LossSettings:
+    """The losses with which noise becomes what a layer keeps of the content image."""
+    only = {"content_layers": (layer,), "style_layers": (layer,), "style_layer_weights": ()}
+    return replace(loss, **only, style_weight=0.0, tv_weight=0.0)
+
+
+def style_reconstruction(loss: LossSettings, layers: tuple[str, ...]) -> LossSettings:
+    """The losses with which noise becomes what some layers know of the style."""
+    only = {"content_layers": layers[-1:], "style_layers": layers, "style_layer_weights": ()}
+    return replace(loss, **only, content_weight=0.0, tv_weight=0.0)
+
+
+def explain(
+    photo: Tensor,
+    painting: Tensor,
+    folder: Path,
+    *,
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    size: int = 256,
+    steps: int = 100,
+    dtype: torch.dtype = torch.float32,
+    tick: Callable[[], None] = lambda: None,
+) -> Iterator[Path]:
+    """Write the pictures, one after the other.
+
+    Content reconstructions are from one layer each, style reconstructions from all layers up to
+    one, as in figure 1 of Gatys et al. (arXiv 1508.06576).
+
+    Args:
+        photo: (1, 3, H, W) RGB in [0, 1].
+        painting: (1, 3, h, w) RGB in [0, 1], the style.
+        folder: where to write; it must exist.
+        layers: to look at, from the first to the deepest.
+        size: longer side of photo and painting in px.
+        steps: evaluations of the loss for each reconstruction, and for the painted photo.
+        dtype: precision of the convolutions.
+        tick: called after every evaluation.
+
+    Yields:
+        The path of each picture once it is written.
+    """
+    album = Album(folder)
+    photo, painting = resized(photo, size), resized(painting, size)
+    yield album.add("photo.png", photo, "The photo.")
+    yield album.add("style.png", painting, "The style picture.")
+
+    recorder = Recorder(steps, tick)
+    settings, loss = PRESETS["best"]
+    loss = replace(loss, style_layers=layers, style_layer_weights=())
+    settings = replace(settings, size=size, steps=steps)
+    painted = stylize(photo, [painting], settings, loss, dtype=dtype, callback=recorder)
+    yield album.add("painted.png", painted, "The photo painted in the style.")
+    yield from _show_run(album, recorder, photo.shape[-2:])
+
+    vgg = loss_network(loss, dtype=dtype, device=photo.device)
+    with torch.no_grad():
+        features = [vgg(image, layers) for image in (photo, painted, painting)]
+    for layer in layers:
+        yield album.add(
+            f"features_{layer}.png",
+            feature_picture(features[0][layer]),
+            f"The feature maps of {layer} that vary most over the photo, each from dark (0) to "
+            "light (its maximum).",
+        )
+    for layer in layers:
+        yield album.add(
+            f"gram_{layer}.png",
+            gram_picture([gram_matrix(of_image[layer])[0] for of_image in features]),
+            f"Gram matrices of {layer}, the style's strongest channels, logarithmic: of the photo, "
+            "of the painted photo and of the style. The painted photo's has become the style's.",
+        )
+
+    # From noise and at one scale, so that a layer gets no help from what it saw in a smaller image.
+    settings = SlowSettings(size=size, min_size=0, steps=steps, init="noise")
+
+    def reconstruct(image: Tensor, losses: LossSettings) -> Tensor:
+        return stylize(image, [image], settings, losses, dtype=dtype, callback=lambda _: tick())
+
+    for layer in layers:
+        yield album.add(
+            f"content_{layer}.png",
+            reconstruct(photo, content_reconstruction(loss, layer)),
+            f"What {layer} keeps of the photo: noise, changed until its features there are the "
+            "photo's. Deeper layers keep what is where, and lose the pixels.",
+        )
+    for number, layer in enumerate(layers, start=1):
+        yield album.add(
+            f"style_{layer}.png",
+            reconstruct(painting, style_reconstruction(loss, layers[:number])),
+            f"What {' and '.join(layers[:number])} know of the style: noise, changed until its "
+            "statistics there are the style's. Deeper layers bring larger forms; nothing says what "
+            "is where.",
+        )
+
+
+def _show_run(album: Album, recorder: Recorder, size: tuple[int, int]) -> Iterator[Path]:
+    """Charts of the losses and an animation."""
+    for name, lines in (("content", recorder.content), ("style", recorder.style)):
+        yield album.add(
+            f"losses_{name}.png",
+            line_chart(lines, title=f"{name.capitalize()} error by layer", x_title="step"),
+            f"The {name} error of each layer, relative to the style's own features. It jumps where "
+            "the image is enlarged to the next scale.",
+        )
+    frames = [
+        F.interpolate(frame, size, mode="bicubic", antialias=True).clamp(0, 1)
+        for frame in recorder.frames
+    ]
+    write_animation(album.folder / "optimisation.gif", frames, frames_per_second=FRAMES_PER_SECOND)
+    yield album.add_file(
+        "optimisation.gif", f"The best image so far, every {recorder.every} steps."
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    defaults = explain.__kwdefaults__
+    parser = cli.make_parser(__doc__)
+    parser.prog = "python -m slow.explain"
+    parser.add_argument("content", type=Path, metavar="CONTENT", help="photo")
+    parser.add_argument("style", type=Path, metavar="STYLE", help="style picture")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the pictures"
+    )
+    parser.add_argument(
+        "--layers",
+        type=cli.list_of(str),
+        default=defaults["layers"],
+        metavar="LAYER[,LAYER]",
+        help=f"layers to look at (default: {','.join(defaults['layers'])})",
+    )
+    parser.add_argument(
+        "--size",
+        type=cli.positive_int,
+        default=defaults["size"],
+        metavar="PX",
+        help="longer side of photo and style picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=cli.positive_int,
+        default=defaults["steps"],
+        metavar="N",
+        help="evaluations of the loss for each picture (default: %(default)s)",
+    )
+    cli.add_device_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    layers = check_layers(args.layers, "--layers")
+    photo = read_image(args.content, long_side=args.size).rgb
+    painting = read_image(args.style, long_side=args.size).rgb
+    if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
+        raise ValueError(f"-o {args.output} is not empty; write into it by --force")
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    keep_pages()
+    device = pick_device(args.device)
+    with tqdm(
+        total=args.steps * (1 + 2 * len(layers)), unit="step", disable=args.quiet
+    ) as progress:
+        for path in explain(
+            photo.to(device),
+            painting.to(device),
+            args.output,
+            layers=layers,
+            size=args.size,
+            steps=args.steps,
+            dtype=pick_precision(args.precision, device),
+            tick=progress.update,
+        ):
+            tqdm.write(str(path))
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
