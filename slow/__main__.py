@@ -32,6 +32,7 @@ from models.losses import LossSettings
 from slow.batch import SharedLosses, plan_jobs
 from slow.flags import parse_args
 from slow.job import Job, check_job, is_finished, make_recipe, paint
+from slow.memory import GB, Plan
 from slow.recipe import Recipe, read_recipe
 from slow.settings import INITS, SlowSettings
 
@@ -131,6 +132,8 @@ def main() -> int:
                 device=device,
                 init=make_image,
                 make_losses=losses.of(job.styles) if settings.colors == "style" else losses.make,
+                max_memory=args.max_memory and args.max_memory * GB,
+                report=None if args.quiet else say_plan,
                 depth=args.depth,
                 save_every=args.save_every,
                 resume=args.resume,
@@ -148,6 +151,11 @@ def main() -> int:
             if not complete:
                 return cli.INTERRUPTED
     return cli.FAILED if failures else cli.OK
+
+
+def say_plan(plan: Plan) -> None:
+    """Tell what a run will take, beside the progress bars."""
+    tqdm.write(str(plan), file=sys.stderr)
 
 
 def say_skipped(output: Path, recipe: Recipe) -> None:

@@ -17,6 +17,7 @@ from media.files import sha256
 from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
 from models.vgg import smallest_side
+from slow.memory import Bounded, Plan
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
 from slow.settings import SlowSettings, scales
@@ -94,6 +95,8 @@ def paint(
     device: torch.device,
     init: Callable[[Tensor], Tensor | None] = lambda content: None,
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
+    max_memory: float | None = None,
+    report: Callable[[Plan], None] | None = None,
     depth: int = 8,
     save_every: int = 50,
     resume: bool = False,
@@ -112,6 +115,7 @@ def paint(
         device: where to compute.
         init: from the content image to an image to start from, or None as the settings say.
         make_losses: as for stylize.
+        max_memory, report: as for Bounded.
         depth: bits a channel of the result.
         save_every: evaluations of the loss between two savings of the state, 0 for none.
         resume: go on from the state, if there is one.
@@ -164,6 +168,12 @@ def paint(
                 init=init(content.rgb),
                 dtype=PRECISIONS[recipe.precision],
                 make_losses=make_losses,
+                objective=Bounded(
+                    recipe.settings,
+                    content.rgb.shape[-2:],
+                    max_memory=max_memory,
+                    report=report,
+                ),
                 resume=state,
                 callback=progress,
             )

@@ -13,7 +13,8 @@ from torch import Tensor
 from media.colors import luma
 from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
 from slow.colors import match_colors
-from slow.objective import Objective, whole_image
+from slow.memory import Bounded
+from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
 from slow.settings import PRESETS, SlowSettings, scales
@@ -101,7 +102,7 @@ def stylize(
     regions: Sequence[Region] | None = None,
     init: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
-    objective: Callable[[PerceptualLoss, Tensor], Objective] = whole_image,
+    objective: Callable[[PerceptualLoss, Tensor], Objective] | None = None,
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
     resume: dict | None = None,
     callback: Callable[[Iterate], None] | None = None,
@@ -118,7 +119,8 @@ def stylize(
         regions: where each style goes and what is taken from it, in the place of style_blend.
         init: an image (1, 3, h, w) to start from, in the place of settings.init.
         dtype: precision of the convolutions.
-        objective: makes the function to minimise at a scale from its losses and its content image.
+        objective: makes the function to minimise at a scale from its losses and its content image;
+            Bounded by default, which takes no more memory than there is.
         make_losses: makes the losses from the style images in the size of a scale, in the place of
             style_blend and dtype, and in that of regions' losses; one that remembers saves time
             where styles are used again.
@@ -136,6 +138,7 @@ def stylize(
     """
     best_settings, best_loss = PRESETS["best"]
     settings, loss = settings or best_settings, loss or best_loss
+    objective = objective or Bounded(settings, content.shape[-2:])
     photo = content
     content, style, picture = match_colors(content, style, settings.colors)
     if regions:

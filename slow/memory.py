@@ -1,0 +1,239 @@
+"""Any size in bounded memory: what an optimisation needs, and tiles as large as there is room."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.device import free_memory, taken_memory
+from models.losses import LossSettings, PerceptualLoss
+from models.tiles import halo, split, stride
+from slow.objective import Objective, tiled
+from slow.optimizers import LARGE, SHORT_HISTORY
+from slow.settings import SlowSettings, scales
+
+# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature; from
+# python -m benchmarks.memory. Features for a later gradient are about 380 numbers for each pixel.
+TILE_BYTES = {4: 2400, 2: 1800}
+# Images that an optimiser works on at the same time, besides those that it remembers.
+NUM_IMAGES = {"lbfgs": 14, "adam": 11}
+SMALLEST_SIDE = 128  # px, of a tile; smaller ones are mostly halo
+KEPT_FREE = 0.15  # of the free memory
+PROBE_SIDE = 192  # px, of the image on which the speed is measured
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs.
+
+    Args:
+        size: height and width of the largest image in px.
+        side: longest side of a tile there in px, without its halo; that of the image or more for
+            the whole image at once.
+        memory: bytes that the process takes in all.
+        seconds: time for all steps.
+    """
+
+    size: tuple[int, int]
+    side: int
+    memory: float
+    seconds: float
+
+    def __str__(self) -> str:
+        height, width = self.size
+        how = "as a whole" if self.side >= max(self.size) else f"in tiles of {self.side} px"
+        cost = f"about {self.memory / GB:.1f} GB and {_duration(self.seconds)}"
+        return f"{width}x{height} px {how}: {cost}"
+
+
+class Bounded:
+    """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
+
+    Before the first step it measures the speed on a small part of the image and tells its plan. If
+    the memory is not enough after all, the tiles become smaller.
+
+    Args:
+        settings: of the run.
+        shape: height and width of the content image, of any size.
+        max_memory: bytes that the process (or on a GPU the program there) may take in all; most of
+            what is free by default.
+        report: called with the plan.
+
+    Raises:
+        ValueError: when called, if the smallest tiles need more than max_memory.
+    """
+
+    def __init__(
+        self,
+        settings: SlowSettings,
+        shape: tuple[int, int],
+        *,
+        max_memory: float | None = None,
+        report: Callable[[Plan], None] | None = None,
+    ) -> None:
+        self.settings, self.shape = settings, shape
+        self.max_memory, self.report = max_memory, report
+
+    def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
+        device = content.device
+        used = taken_memory(device)
+        if self.max_memory is None:
+            room = (1 - KEPT_FREE) * free_memory(device)
+        else:
+            room = self.max_memory - used
+        if self.report:
+            self.report(self._plan(loss, content, used, room))
+            self.report = None
+        size = tuple(content.shape[-2:])
+        side = choose_side(size, room, self.settings, loss.settings, loss.vgg.dtype)
+        if self.max_memory is not None:
+            self._check(size, side, used, loss)
+        return shrinking(loss, content, side)
+
+    def _plan(self, loss: PerceptualLoss, content: Tensor, used: float, room: float) -> Plan:
+        """For this scale and all larger ones."""
+        longest = max(content.shape[-2:])
+        per_pixel = seconds_per_pixel(loss, content)
+        seconds = 0.0
+        for scale in scales(self.settings):
+            if scale.size < longest:
+                continue
+            size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
+            side = choose_side(size, room, self.settings, loss.settings, loss.vgg.dtype)
+            if self.max_memory is not None:
+                self._check(size, side, used, loss)
+            seconds += scale.steps * per_pixel * work(size, side, loss.vgg.layers)
+        memory = used + needed(size, side, self.settings, loss.settings, loss.vgg.dtype)
+        return Plan(size, side, memory, seconds)
+
+    def _check(self, size: tuple[int, int], side: int, used: float, loss: PerceptualLoss) -> None:
+        memory = used + needed(size, side, self.settings, loss.settings, loss.vgg.dtype)
+        if memory > self.max_memory:
+            height, width = size
+            raise ValueError(
+                f"--max-memory {self.max_memory / GB:g} is not enough for {width}x{height} px, "
+                f"which take {memory / GB:.1f} GB even in tiles of {side} px"
+            )
+
+
+def choose_side(
+    size: tuple[int, int],
+    room: float,
+    settings: SlowSettings,
+    loss: LossSettings,
+    dtype: torch.dtype,
+) -> int:
+    """The longest side of the largest tiles in px for which there is room (bytes), the image's own
+    where it fits as a whole; or SMALLEST_SIDE.
+    """
+    longest, step = max(size), max(map(stride, loss.content_layers + loss.style_layers))
+    for number in range(1, longest // SMALLEST_SIDE + 1):
+        side = math.ceil(longest / number / step) * step
+        if needed(size, side, settings, loss, dtype) <= room:
+            return side
+    return min(SMALLEST_SIDE, longest)
+
+
+def needed(
+    size: tuple[int, int],
+    side: int,
+    settings: SlowSettings,
+    loss: LossSettings,
+    dtype: torch.dtype,
+) -> float:
+    """Bytes that an optimisation takes beside the network, at an estimate.
+
+    Args:
+        size: height and width of the image in px.
+        side: longest side of a tile without its halo in px.
+        settings, loss: of the run.
+        dtype: precision of the features.
+    """
+    pixels, bytes_each = size[0] * size[1], dtype.itemsize
+    num_images = NUM_IMAGES[settings.optimizer]
+    if settings.optimizer == "lbfgs":
+        limit = SHORT_HISTORY if pixels >= LARGE else settings.history
+        num_images += 2 * min(limit, settings.steps)
+    images = num_images * 3 * 4 * pixels
+    targets = bytes_each * pixels * sum(_channels(x) / stride(x) ** 2 for x in loss.content_layers)
+    margin = halo(loss.content_layers + loss.style_layers)
+    tile = math.prod(min(side + 2 * margin, length) for length in size)
+    return images + targets + TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile
+
+
+def work(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:
+    """Pixels whose pass forward and back takes as long as a step; tiles are passed forward twice,
+    but for the last.
+    """
+    tiles = split(size, side, layers)
+    pixels = [math.prod(end - start for start, end in tile.outer) for tile in tiles]
+    return sum(pixels) + 0.5 * sum(pixels[:-1])
+
+
+def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
+    """Of the loss and its gradient, measured on the corner of a content image."""
+    corner = content[..., :PROBE_SIDE, :PROBE_SIDE]
+    evaluate = tiled(loss, corner, PROBE_SIDE)
+    fastest = math.inf
+    for _ in range(2):
+        start = time.perf_counter()
+        image = corner.clone().requires_grad_(True)
+        evaluate(image).total.item()
+        image.grad.sum().item()  # waits until it is there
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest / corner[0, 0].numel()
+
+
+def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
+    """The tiled objective, with smaller tiles from the moment on when memory runs out.
+
+    Raises:
+        MemoryError: when called, if it is not enough for the smallest tiles.
+    """
+    side = min(side, max(content.shape[-2:]))
+    evaluate: Objective | None = None
+
+    def attempt(image: Tensor):
+        nonlocal side, evaluate
+        while True:
+            try:
+                evaluate = evaluate or tiled(loss, content, side)
+                return evaluate(image)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()
+            # Only here, without the error and its traceback, is the memory free again.
+            evaluate, image.grad = None, None
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if side <= SMALLEST_SIDE:
+                raise MemoryError(f"not enough memory for tiles of {side} px: {reason[0]}")
+            side = max(side // 2, SMALLEST_SIDE)
+            warnings.warn(f"out of memory; going on in tiles of {side} px", stacklevel=2)
+
+    return attempt
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of any device was not enough."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        text in message for text in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _channels(layer: str) -> int:
+    block = int(layer.partition("_")[0][-1])
+    return min(64 * 2 ** (block - 1), 512)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
