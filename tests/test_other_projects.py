@@ -221,7 +221,7 @@ def test_painting_is_what_the_other_project_paints(kind, size, tmp_path):
     painted = model(image)
     assert painted.shape == image.shape
     assert 0.02 < expected.clamp(0, 1).std() and 0.2 < expected.mean() < 0.8
-    assert (painted - expected.clamp(0, 1)).abs().max() < 1e-5
+    assert (painted - expected.clamp(0, 1)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("width", "num_blocks"), [(2, 1), (8, 4)])
@@ -260,6 +260,8 @@ def without(stored: dict, *names: str) -> dict:
             lambda s: {n: w for n, w in s.items() if not n.startswith("res1.")},
             "res1.conv1.conv2d.weight, res1.conv2.conv2d.weight, res1.in1.bias and 3 more are",
         ),
+        (lambda s: without(s, "res2.conv1.conv2d.weight"), "res2.conv1.conv2d.weight is missing"),
+        (lambda s: s | {"in1.num_batches_tracked": torch.tensor(3)}, "is unknown there"),
         (lambda s: s | {"attention.weight": s["in1.weight"]}, "attention.weight is unknown there"),
         (lambda s: s | {"in1.bias": 3}, "in1.bias is no tensor"),
         (

@@ -7,6 +7,7 @@ normalisation behind the first convolution, as is every other bias but the last.
 is what the other project's program would paint.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,12 @@ def from_other_project(theirs: dict[str, Any]) -> tuple[str, dict[str, int], dic
     Raises:
         ValueError: it is of no project known here, or incomplete; the message says what it is.
     """
+    theirs = {str(name): value for name, value in theirs.items()}
     project = max(PROJECTS, key=lambda p: len(_names(p, 1).values() & theirs.keys()))
     names = _names(project, 1).values()
     if 2 * len(names & theirs.keys()) < len(names):
         known = ", ".join(p.name for p in PROJECTS)
-        held = ", ".join(map(str, list(theirs)[:3])) or "nothing"
+        held = ", ".join(list(theirs)[:3]) or "nothing"
         raise ValueError(f"it is no checkpoint of this project nor of {known}; it holds {held}")
 
     num_blocks = _num_blocks(project, theirs)
@@ -188,24 +190,24 @@ def _names(project: Project, num_blocks: int) -> dict[str, str]:
 
 
 def _num_blocks(project: Project, theirs: dict[str, Any]) -> int:
-    """The last residual block that there is anything of, at least 1."""
-    numbers = range(project.first_block, project.first_block + len(theirs))
-    convs = [project.block_conv.format(block=number, layer=1) for number in numbers]
-    found = [count for count, conv in enumerate(convs, start=1) if f"{conv}.weight" in theirs]
-    return max(found, default=1)
+    """The last residual block of which there is a convolution, at least 1."""
+    start = re.escape(project.block_conv.partition("{layer}")[0])
+    pattern = re.compile(start.replace(r"\{block\}", r"(\d{1,3})"))
+    found = [int(match[1]) for name in theirs if (match := pattern.match(name))]
+    return max(1, max(found, default=0) - project.first_block + 1)
 
 
 def _check_names(project: Project, theirs: dict[str, Any], wanted: set[str]) -> None:
     missing = sorted(wanted - theirs.keys())
     if missing:
         raise ValueError(f"it is a network of {project.name}, but {_some(missing)} missing")
-    # The biases of all convolutions but the last have no effect, nor have the statistics that old
-    # versions of PyTorch saved.
+    # The biases of all convolutions but the last have no effect, nor have the statistics that
+    # PyTorch 0.3 saved.
     biases = {name.removesuffix("weight") + "bias" for name in wanted}
     unknown = [
         name
         for name in theirs.keys() - wanted - biases - set(project.unused)
-        if not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+        if not name.endswith((".running_mean", ".running_var"))
     ]
     if unknown:
         raise ValueError(
