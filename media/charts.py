@@ -1,16 +1,13 @@
-"""Line charts, drawn with Pillow, and animations."""
+"""Line charts, drawn with Pillow."""
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-from media.files import replacing
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, without their yellow.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -78,31 +75,3 @@ def _ticks(low: float, high: float) -> Iterator[float]:
         for factor in factors:
             if low <= math.log10(factor) + exponent <= high:
                 yield factor * 10.0**exponent
-
-
-def write_animation(path: Path, frames: Sequence[Tensor], *, frames_per_second: float) -> None:
-    """Write a GIF that repeats for ever and stays on the last frame for two seconds.
-
-    Args:
-        path: of the GIF.
-        frames: (1, 3, H, W) RGB in [0, 1], all of one size.
-        frames_per_second: 50 at most.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    images = [
-        Image.fromarray(
-            frame[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
-        )
-        for frame in frames
-    ]
-    # The last frame has the most colours; one palette for all keeps them from flickering.
-    palette = images[-1].quantize(256)
-    images = [image.quantize(palette=palette) for image in images]
-    duration = round(1000 / frames_per_second)
-    durations = [duration] * (len(images) - 1) + [2000]
-    with replacing(path) as file:
-        images[0].save(
-            file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0
-        )

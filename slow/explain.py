@@ -9,7 +9,7 @@ The folder's captions.md shows all pictures with a caption each.
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,46 +18,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from media import read_image, write_atomically, write_image
-from media.charts import line_chart, write_animation
+from media import read_image
+from media.animation import write_animation
+from media.charts import line_chart
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings, loss_network
 from models.style import gram_matrix
 from models.vgg import check_layers
+from slow.album import Album
 from slow.pictures import feature_picture, gram_picture
 from slow.settings import PRESETS, SlowSettings
 from slow.stylize import Iterate, resized, stylize
 
 MAX_FRAMES = 60
 FRAMES_PER_SECOND = 10
-
-
-@dataclass
-class Album:
-    """Pictures in a folder, and their captions in its captions.md.
-
-    Args:
-        folder: which must exist.
-        captions: by the files' names, in the order in which they came.
-    """
-
-    folder: Path
-    captions: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, picture: Tensor, caption: str) -> Path:
-        """Write a picture (1, 3, H, W)."""
-        write_image(self.folder / name, picture)
-        return self.add_file(name, caption)
-
-    def add_file(self, name: str, caption: str) -> Path:
-        """Add a picture that lies in the folder."""
-        self.captions[name] = caption
-        blocks = [
-            f"![{name}]({name})\n\n`{name}`: {text}\n" for name, text in self.captions.items()
-        ]
-        text = "\n".join(["# Inside the optimisation\n", *blocks])
-        write_atomically(self.folder / "captions.md", text.encode())
-        return self.folder / name
 
 
 class Recorder:

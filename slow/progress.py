@@ -66,6 +66,8 @@ class Progress:
     def stop(self) -> None:
         """End the run by KeyboardInterrupt after the step that is going on."""
         self._stop = True
+        if self.bar is not None:
+            self.bar.set_description_str("stopping after this step: ")
 
     def _show(self, iterate: Iterate) -> None:
         if self.bar is None:  # now nothing can be wrong with the input any more

@@ -2,10 +2,8 @@ import math
 
 import pytest
 import torch
-from PIL import Image
 
-from media.charts import LINE_COLORS, line_chart, write_animation
-from tests.conftest import smooth_image
+from media.charts import LINE_COLORS, line_chart
 
 
 def rows_of_line(chart: torch.Tensor, number: int) -> torch.Tensor:
@@ -33,17 +31,3 @@ def test_values_that_have_no_logarithm_are_left_out():
     assert chart.isfinite().all()
     with pytest.raises(ValueError, match="above 0"):
         line_chart({"a": [0.0]}, title="", x_title="")
-
-
-def test_animation_has_all_frames_and_repeats(tmp_path):
-    frames = [smooth_image(20, 30, seed=seed) for seed in range(4)]
-    write_animation(tmp_path / "a.gif", frames, frames_per_second=10)
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.size, gif.info["loop"]) == (4, (30, 20), 0)
-        durations = []
-        for number in range(4):
-            gif.seek(number)
-            durations.append(gif.info["duration"])
-        shown = torch.tensor(list(gif.convert("RGB").tobytes())).view(20, 30, 3)
-    assert durations == [100, 100, 100, 2000]
-    assert (shown / 255 - frames[-1][0].permute(1, 2, 0)).abs().mean() < 0.05
