@@ -77,7 +77,7 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
     if args.preview:
         check_format(args.preview)
         cli.check_output(args.preview, exists_ok=True, remedy="", flag="--preview")
-        used = {path.resolve() for job in jobs for path in (job.content, *job.styles, job.output)}
+        used = {path.resolve() for job in jobs for path in (*job.inputs, job.output)}
         if args.preview.resolve() in used | {path.resolve() for path in others}:
             raise ValueError(f"--preview {args.preview} is an input or the result")
 
@@ -100,7 +100,13 @@ def main() -> int:
         show(settings, loss)
         return cli.OK
 
-    jobs = plan_jobs(args.content, args.styles, args.output)
+    jobs = plan_jobs(
+        args.content,
+        args.styles,
+        args.output,
+        content_masks=args.content_mask,
+        style_masks=args.style_mask,
+    )
     init = init_file(settings.init)
     check_files(args, jobs, init)
     if args.recipe_used:
@@ -131,6 +137,7 @@ def main() -> int:
                 recipe,
                 device=device,
                 init=make_image,
+                vgg=losses.vgg,
                 make_losses=losses.of(job.styles) if settings.colors == "style" else losses.make,
                 max_memory=args.max_memory and args.max_memory * GB,
                 report=None if args.quiet else say_plan,

@@ -14,7 +14,14 @@ from models.losses import LossSettings, PerceptualLoss, loss_network
 from slow.job import Job
 
 
-def plan_jobs(contents: Path, styles: Sequence[Path], output: Path) -> list[Job]:
+def plan_jobs(
+    contents: Path,
+    styles: Sequence[Path],
+    output: Path,
+    *,
+    content_masks: Sequence[Path] = (),
+    style_masks: Sequence[Path] = (),
+) -> list[Job]:
     """Which paintings to make.
 
     A folder stands for each of the pictures in it: of contents, each is painted; of styles, each
@@ -24,9 +31,11 @@ def plan_jobs(contents: Path, styles: Sequence[Path], output: Path) -> list[Job]
         contents: a content image or a folder of them.
         styles: style images or folders of them.
         output: an image file for one painting, a folder for several.
+        content_masks, style_masks: mask files, for one painting.
 
     Raises:
-        ValueError: a folder holds no image, or two paintings would go to one file.
+        ValueError: masks are given for a folder, a folder holds no image, or two paintings would go
+            to one file.
         FileNotFoundError: a file or folder does not exist.
     """
     for path in (contents, *styles):
@@ -35,7 +44,9 @@ def plan_jobs(contents: Path, styles: Sequence[Path], output: Path) -> list[Job]
     if not any(path.is_dir() for path in (contents, *styles)):
         if output.is_dir():
             raise ValueError(f"-o {output} is a folder; one painting needs a file")
-        return [Job(contents, tuple(styles), output)]
+        return [Job(contents, tuple(styles), output, tuple(content_masks), tuple(style_masks))]
+    if content_masks or style_masks:
+        raise ValueError("--content-mask and --style-mask are for one painting, not for folders")
 
     if output.suffix or output.is_file():
         raise ValueError(f"-o {output}: several paintings need a folder, not a file")

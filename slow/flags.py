@@ -49,6 +49,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     settings, loss = (recipe.settings, recipe.loss) if recipe else PRESETS[known.preset]
     cli.add_settings(parser, SlowSettings, "optimisation", settings)
     cli.add_loss_flags(parser, loss)
+    add_mask_flags(parser)
     add_result_flags(parser)
     cli.add_device_flags(parser)
     parser.add_argument(
@@ -64,9 +65,34 @@ def make_parser(description: str) -> argparse.ArgumentParser:
             content=Path(recipe.content),
             styles=[Path(style) for style in recipe.styles],
             style_blend=recipe.style_blend,
+            content_mask=[Path(mask) for mask in recipe.content_masks],
+            style_mask=[Path(mask) for mask in recipe.style_masks],
             precision=recipe.precision,
         )
     return parser
+
+
+def add_mask_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of styles in regions."""
+    group = parser.add_argument_group("regions")
+    group.add_argument(
+        "--content-mask",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what to paint, in white; black stays the photo. One for all styles, or one for each; "
+        "or one with a region in each colour",
+    )
+    group.add_argument(
+        "--style-mask",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what to take from a style picture, in white, or in the colour of the region it is "
+        "for; one for each style, or one for each content mask (default: all of it)",
+    )
 
 
 def add_result_flags(parser: argparse.ArgumentParser) -> None:

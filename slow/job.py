@@ -16,7 +16,8 @@ from media import check_format, read_image, write_image
 from media.files import sha256
 from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
-from models.vgg import smallest_side
+from models.vgg import VGG19Features, smallest_side
+from slow.masks import read_regions
 from slow.memory import Bounded, Plan
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
@@ -27,11 +28,18 @@ from slow.stylize import State, resized, style_size, stylize
 
 @dataclass(frozen=True)
 class Job:
-    """A content image, the style images whose blend it gets, and the file of the painting."""
+    """A content image, style images whose blend it gets, the file of the painting, and masks."""
 
     content: Path
     styles: tuple[Path, ...]
     output: Path
+    content_masks: tuple[Path, ...] = ()
+    style_masks: tuple[Path, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return self.content, *self.styles, *self.content_masks, *self.style_masks
 
 
 def check_job(
@@ -41,7 +49,7 @@ def check_job(
     would replace an input, or a result that is neither to be gone on with nor to be replaced.
     """
     check_format(job.output, depth)
-    inputs = [job.content, *job.styles, *other_inputs]
+    inputs = [*job.inputs, *other_inputs]
     if any(job.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {job.output} is one of the inputs")
     if resume or force:
@@ -80,11 +88,13 @@ def make_recipe(
     return Recipe(
         content=str(job.content),
         styles=tuple(map(str, job.styles)),
+        content_masks=tuple(map(str, job.content_masks)),
+        style_masks=tuple(map(str, job.style_masks)),
         style_blend=tuple(style_blend),
         settings=settings,
         loss=loss,
         precision=next(name for name, kind in PRECISIONS.items() if kind == dtype),
-        files={str(path): sha256(path) for path in (job.content, *job.styles, *other_inputs)},
+        files={str(path): sha256(path) for path in (*job.inputs, *other_inputs)},
     )
 
 
@@ -94,6 +104,7 @@ def paint(
     *,
     device: torch.device,
     init: Callable[[Tensor], Tensor | None] = lambda content: None,
+    vgg: VGG19Features | None = None,
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
     max_memory: float | None = None,
     report: Callable[[Plan], None] | None = None,
@@ -114,7 +125,8 @@ def paint(
         recipe: how.
         device: where to compute.
         init: from the content image to an image to start from, or None as the settings say.
-        make_losses: as for stylize.
+        vgg: a loss network for the recipe's settings, to be shared; a new one by default.
+        make_losses: as for stylize; where there are no masks.
         max_memory, report: as for Bounded.
         depth: bits a channel of the result.
         save_every: evaluations of the loss between two savings of the state, 0 for none.
@@ -133,8 +145,15 @@ def paint(
     path = state_path(job.output)
     state = read_state(path, recipe, device) if resume and path.exists() else None
     content = read_image(job.content, long_side=recipe.settings.size)
-    styles = [read_image(style).rgb.to(device) for style in job.styles]
+    styles = [_read_style(style, recipe.settings).to(device) for style in job.styles]
     _check_sizes(job, content.rgb, styles, recipe)
+    if job.content_masks or job.style_masks:
+        regions = read_regions(
+            job.content_masks, job.style_masks, content.rgb, styles, recipe.style_blend
+        )
+        make_losses = None
+    else:
+        regions = []
 
     def save(state: State) -> None:
         try:
@@ -167,6 +186,8 @@ def paint(
                 style_blend=recipe.style_blend,
                 init=init(content.rgb),
                 dtype=PRECISIONS[recipe.precision],
+                regions=regions,
+                vgg=vgg,
                 make_losses=make_losses,
                 objective=Bounded(
                     recipe.settings,
@@ -192,6 +213,15 @@ def paint(
             return False
         reason = str(error) or type(error).__name__
         raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
+
+
+def _read_style(path: Path, settings: SlowSettings) -> Tensor:
+    """A style image, not larger than it is used: bytes take less room than numbers."""
+    largest = round(settings.style_scale * settings.size)
+    picture = read_image(path)
+    if max(picture.pixels.shape[-2:]) > largest:
+        picture = read_image(path, long_side=max(1, largest))
+    return picture.rgb
 
 
 def _check_sizes(job: Job, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> None:

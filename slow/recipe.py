@@ -35,6 +35,7 @@ class Recipe:
         content: path of the content image, as it was given.
         styles: paths of the style images.
         style_blend: a weight for each style image; empty for equal ones.
+        content_masks, style_masks: paths of masks.
         settings: sizes, steps and optimiser.
         loss: layers and weights.
         precision: of the convolutions.
@@ -47,6 +48,8 @@ class Recipe:
     content: str
     styles: tuple[str, ...]
     style_blend: tuple[float, ...] = ()
+    content_masks: tuple[str, ...] = ()
+    style_masks: tuple[str, ...] = ()
     settings: SlowSettings
     loss: LossSettings
     precision: str

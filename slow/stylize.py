@@ -12,6 +12,7 @@ from torch import Tensor
 
 from media.colors import luma
 from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
+from models.vgg import VGG19Features
 from slow.colors import match_colors
 from slow.memory import Bounded
 from slow.objective import Objective
@@ -102,6 +103,7 @@ def stylize(
     regions: Sequence[Region] | None = None,
     init: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    vgg: VGG19Features | None = None,
     objective: Callable[[PerceptualLoss, Tensor], Objective] | None = None,
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
     resume: dict | None = None,
@@ -119,6 +121,7 @@ def stylize(
         regions: where each style goes and what is taken from it, in the place of style_blend.
         init: an image (1, 3, h, w) to start from, in the place of settings.init.
         dtype: precision of the convolutions.
+        vgg: a loss network for these losses, to be shared, in the place of dtype.
         objective: makes the function to minimise at a scale from its losses and its content image;
             Bounded by default, which takes no more memory than there is.
         make_losses: makes the losses from the style images in the size of a scale, in the place of
@@ -146,7 +149,7 @@ def stylize(
     if init is not None and settings.colors == "luminance":
         init = luma(init)
     if make_losses is None:
-        vgg = loss_network(loss, dtype=dtype, device=content.device)
+        vgg = vgg or loss_network(loss, dtype=dtype, device=content.device)
         make_losses = (
             partial(RegionalLoss, loss, regions=regions, vgg=vgg)
             if regions

@@ -1,0 +1,162 @@
+"""Mask files to regions, and the flags."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from media import read_image, write_image
+from media.segments import is_coloured, read_segments
+from slow import __main__ as slow_cli
+from slow.masks import read_regions
+from slow.recipe import read_recipe
+from tests.conftest import smooth_image
+
+CONTENT, STYLE, OTHER = (
+    smooth_image(48, 64),
+    smooth_image(48, 48, seed=1),
+    smooth_image(48, 60, seed=2),
+)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def save(path, *columns, size=(64, 48)):
+    """An image file of vertical bands."""
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for number, colour in enumerate(columns):
+        pixels[:, number * width // len(columns) :] = colour
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_coloured_masks_are_told_from_grey_ones(tmp_path):
+    assert is_coloured(save(tmp_path / "a.png", RED, BLUE))
+    assert is_coloured(save(tmp_path / "b.png", 0, 255, 0, GREEN))
+    assert not is_coloured(save(tmp_path / "c.png", 0, 128, 255))
+
+
+def test_segments_in_their_order_without_black(tmp_path):
+    path = save(tmp_path / "a.png", BLUE, RED, (0, 0, 0), RED)
+    segments = read_segments(path, 64, 48)
+    assert list(segments) == ["#0000ff", "#ff0000"]
+    middles = [[mask[0, 0, 24, x].item() for x in (8, 24, 40, 56)] for mask in segments.values()]
+    assert middles == [[255, 0, 0, 0], [0, 255, 0, 255]]
+
+
+def test_pixels_belong_to_the_nearest_of_given_colours(tmp_path):
+    path = save(tmp_path / "a.png", (230, 20, 30), (10, 0, 20))
+    segments = read_segments(path, 64, 48, colours=["#ff0000", "#00ff00"])
+    assert segments["#ff0000"][0, 0, 24].tolist()[8::32] == [255, 0]
+    assert not segments["#00ff00"].any()
+
+
+def test_one_mask_is_for_all_styles(tmp_path):
+    mask = save(tmp_path / "m.png", 255, 0)
+    (region,) = read_regions([mask], [], CONTENT, [STYLE, OTHER], (1, 3))
+    assert region.style_blend == (0.25, 0.75) and region.style_masks == (None, None)
+    assert region.mask.shape == (1, 1, 48, 64)
+    assert region.mask[0, 0, 24, [0, 63]].tolist() == [1, 0]
+
+
+def test_a_mask_for_each_style(tmp_path):
+    masks = [save(tmp_path / "l.png", 255, 0), save(tmp_path / "r.png", 0, 255)]
+    parts = [save(tmp_path / f"{k}.png", 255, 0, size=s) for k, s in ((0, (48, 48)), (1, (60, 48)))]
+    regions = read_regions(masks, parts, CONTENT, [STYLE, OTHER])
+    assert [region.style_blend for region in regions] == [(1, 0), (0, 1)]
+    assert [region.mask[0, 0, 24, 0] for region in regions] == [1, 0]
+    assert regions[1].style_masks[1].shape == (1, 1, 48, 60)
+
+
+def test_parts_of_one_style_for_several_masks(tmp_path):
+    masks = [save(tmp_path / "l.png", 255, 0), save(tmp_path / "r.png", 0, 255)]
+    parts = [save(tmp_path / f"{k}.png", *k, size=(48, 48)) for k in ((255, 0), (0, 255))]
+    regions = read_regions(masks, parts, CONTENT, [STYLE])
+    assert [region.style_masks[0][0, 0, 24, 0] for region in regions] == [1, 0]
+
+
+def test_style_masks_alone(tmp_path):
+    part = save(tmp_path / "p.png", 255, 0, size=(48, 48))
+    (region,) = read_regions([], [part], CONTENT, [STYLE])
+    assert region.mask.min() == 1 and region.style_masks[0][0, 0, 24, 47] == 0
+
+
+def test_regions_by_colour(tmp_path):
+    mask = save(tmp_path / "m.png", RED, GREEN)
+    first = save(tmp_path / "a.png", GREEN, RED, size=(48, 48))
+    second = save(tmp_path / "b.png", RED, 0, size=(60, 48))
+    red, green = read_regions([mask], [first, second], CONTENT, [STYLE, OTHER])
+    assert red.mask[0, 0, 24, [0, 63]].tolist() == [1, 0]
+    assert red.style_blend == (0.5, 0.5) and green.style_blend == (1, 0)
+    assert red.style_masks[0][0, 0, 24, [0, 47]].tolist() == [0, 1]
+    assert green.style_masks[1] is None
+    red, green = read_regions([mask], [], CONTENT, [STYLE, OTHER])
+    assert (red.style_blend, green.style_blend) == ((1, 0), (0, 1))
+
+
+def photos(tmp_path):
+    for name, image in (("content.png", CONTENT), ("style.png", STYLE), ("other.png", OTHER)):
+        write_image(tmp_path / name, image)
+    return tmp_path / "content.png", tmp_path / "style.png"
+
+
+FLAGS = ("--size", 64, "--steps", 4, "--min-size", 0, "--quiet")
+LAYERS = ("--content-layers", "relu2_1", "--style-layers", "relu1_1,relu2_1")
+
+
+def test_command_leaves_the_photo_outside_and_keeps_the_masks_in_the_recipe(run, tmp_path):
+    content, style = photos(tmp_path)
+    mask = save(tmp_path / "mask.png", 255, 0)
+    out = tmp_path / "out.png"
+    code, _, err = run(slow_cli, content, style, "-o", out, "--content-mask", mask, *FLAGS, *LAYERS)
+    assert code == 0, err
+    assert read_recipe(out).content_masks == (str(mask),)
+    assert str(mask) in read_recipe(out).files
+    before, after = (read_image(path).pixels for path in (content, out))
+    assert torch.equal(after[..., 36:], before[..., 36:])
+    assert not torch.equal(after[..., :28], before[..., :28])
+    again = tmp_path / "again.png"
+    code, _, err = run(slow_cli, "--from", out, "-o", again, "--quiet")
+    assert code == 0, err
+    assert torch.equal(read_image(again).pixels, after)
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (("--content-mask", "none.png"), "none.png"),
+        (("--content-mask", "square.png"), "--content-mask"),
+        (("--content-mask", "square.png"), "another shape"),
+        (("--content-mask", "black.png"), "black all over"),
+        (("--content-mask", "text.png"), "not an image"),
+        (("--content-mask", "mask.png", "mask.png", "mask.png"), "3 regions"),
+        (("--content-mask", "mask.png", "colours.png"), "in colours"),
+        (("--content-mask", "colours.png", "--style-mask", "square.png"), "in colours is needed"),
+        (("--style-mask", "square.png"), "--style-mask: 2 are needed"),
+        (("--style-mask", "mask.png", "mask.png"), "--style-mask"),
+        (("--content-mask", "mask.png", "mask.png", "--style-blend", "1,2"), "--style-blend"),
+    ],
+)
+def test_wrong_masks_are_one_line_and_exit_code_2(run, tmp_path, monkeypatch, flags, what):
+    monkeypatch.chdir(tmp_path)
+    content, style = photos(tmp_path)
+    save("mask.png", 255, 0)
+    save("black.png", 0)
+    save("colours.png", RED, GREEN)
+    save("square.png", 255, 0, size=(48, 48))
+    (tmp_path / "text.png").write_text("no image")
+    code, out, err = run(
+        slow_cli, content, style, "other.png", "-o", "out.png", *flags, *FLAGS, *LAYERS
+    )
+    assert (code, out) == (2, ""), err
+    assert what in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_masks_are_not_for_folders(run, tmp_path):
+    content, style = photos(tmp_path)
+    mask = save(tmp_path / "mask.png", 255, 0)
+    code, _, err = run(
+        slow_cli, tmp_path, style, "-o", tmp_path / "out", "--content-mask", mask, *FLAGS
+    )
+    assert code == 2 and "not for folders" in err
