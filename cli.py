@@ -156,10 +156,10 @@ def run(main: Callable[[], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that cannot be printed must not end a run
             stream.reconfigure(errors="backslashreplace")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see predict.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see predict.py
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = main()
     except KeyboardInterrupt:
         say("interrupted")

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 import cli
 import fast
-from fast.batch import Outcome, paint_photos
 from fast.catalogue import label, table
 from fast.grid import GRID_SIZE, paint_grid
 from fast.jobs import STREAM, plan_jobs
 from fast.model import StyleModel, as_mask, check_blend, check_look
+from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
 from fast.stylize import find_model, find_models
 from media import Picture, read_image
@@ -151,7 +151,7 @@ def main() -> int:
     check_flags(args)
     paths = [find_model(model) for model in args.model] or find_models()
     processes = Processes(on_cpu=args.device == "cpu")
-    args.device = args.device or processes.device
+    args.device = processes.device or args.device
     jobs, problems = [], []
     if processes.is_main:
         jobs, problems = plan_jobs(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-BAND_PIXELS = 1 << 20
+BAND_PIXELS = 1 << 19
 
 
 def bandwise(function: Callable[..., Tensor], *images: Tensor, halo: int = 0) -> Tensor:

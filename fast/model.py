@@ -13,6 +13,7 @@ from fast.stroke import resize, restore_detail, seen_size
 from fast.stylize import find_model, load_net, stylize
 from media import PilImage, from_pil, read_image, read_mask, to_pil, write_image
 from media.colors import keep_colors
+from media.images import MAX_PIXELS
 from models.transformer_net import TransformerNet
 
 MAX_STRENGTH = 1.5
@@ -116,7 +117,12 @@ class StyleModel:
             (B, 3, H, W) RGB of the photo's kind, on its device.
         """
         check_look(strength, stroke)
-        seen = resize(photo, *seen_size(*photo.shape[-2:], stroke))
+        seen_height, seen_width = seen_size(*photo.shape[-2:], stroke)
+        if seen_height * seen_width > max(MAX_PIXELS, photo[0, 0].numel()):
+            raise ValueError(
+                f"--stroke {stroke:g}: the network would have to see {seen_width}x{seen_height} px"
+            )
+        seen = resize(photo, seen_height, seen_width)
         painting = self._blended(seen, preserve_color)
         if strength > 1:
             again = self._blended(painting, preserve_color)
@@ -183,7 +189,7 @@ def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool
     height, width = photo.shape[-2:]
     if not isinstance(mask, Tensor):
         mask = read_mask(mask, width, height)
-    elif mask.numel() != height * width:
+    elif mask.shape[-2:] != (height, width) or mask.numel() != height * width:
         raise ValueError(f"a mask of {tuple(mask.shape)} does not fit {height} rows of {width} px")
     mask = mask.reshape(1, 1, height, width)
     if invert:

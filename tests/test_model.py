@@ -159,6 +159,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"stroke": 0}, "--stroke 0"),
         ({"mask": Image.new("L", (50, 50))}, "another shape"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),
+        ({"mask": torch.ones(52, 40)}, "does not fit"),
+        ({"stroke": 0.1, "size": 2000}, "would have to see 20000x15380 px"),
     ]:
         with pytest.raises(ValueError, match=what):
             negative(photo, **settings)
