@@ -160,6 +160,7 @@ def main() -> int:
             GRID if args.grid else "+".join(path.stem for path in paths),
             known_names=[GRID, *(path.stem for path in find_models())],
         )
+    is_single = len(jobs) + len(problems) == 1
     jobs = processes.share(jobs)
     keep_pages()
     paint = make_painter(args, paths, problems)
@@ -171,7 +172,7 @@ def main() -> int:
     painted, skipped, failed = 0, 0, len(problems)
     size = args.size or (GRID_SIZE if args.grid else None)
     outcomes = paint_photos(jobs, paint, size=size, force=args.force, resume=args.resume)
-    is_quiet = args.quiet or not processes.is_main or len(jobs) + len(problems) == 1
+    is_quiet = args.quiet or not processes.is_main or is_single
     try:
         for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
             painted += report(outcome)
