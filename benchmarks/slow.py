@@ -30,7 +30,8 @@ from fast import load
 from media import read_image
 from models.device import keep_pages, pick_device
 from models.losses import LossSettings
-from slow import PRESETS, Iterate, stylize
+from slow import PRESETS, Iterate, SlowSettings, stylize
+from slow.stylize import start_image
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 MODEL = "starry_night"
@@ -45,10 +46,10 @@ class _ReachedError(Exception):
 def run_textbook(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Evaluate the loss so many times."""
     content, style = pictures(args.size, device)
-    noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    first = start_image(content, [style], SlowSettings(init=args.start), None)
     loss = TextbookLoss(LossSettings(), style)
     start = CLOCKS[args.clock]()
-    losses = textbook_optimization(loss, content, content if args.start == "content" else noise)
+    losses = textbook_optimization(loss, content, first)
     reached = min(islice(losses, args.iterations))
     return {"seconds": CLOCKS[args.clock]() - start, "loss": reached, "steps": args.iterations}
 

@@ -20,6 +20,10 @@ from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
 from slow.settings import PRESETS, SlowSettings, scales
 
+# Standard deviation of the noise to start from, around a medium grey. White noise of full contrast
+# would still be seen after hundreds of steps, for the features hardly react to the finest grain.
+NOISE = 0.02
+
 
 @dataclass
 class State:
@@ -249,7 +253,7 @@ def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:
 
     factor = size[0] * size[1] / state.best[0, 0].numel()
     state.search = state.search.enlarged(resize, factor)
-    state.image, state.scale = resize(state.best), scale
+    state.image, state.scale = resize(state.best).contiguous(), scale
     state.best, state.lowest, state.average = None, math.inf, None
 
 
@@ -272,16 +276,19 @@ def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
 def start_image(
     content: Tensor, style: Sequence[Tensor], settings: SlowSettings, init: Tensor | None
 ) -> Tensor:
-    """The first image (1, 3, H, W), of the size of the content image, and a copy."""
+    """The first image (1, 3, H, W), of the size of the content image; a copy, plane by plane in
+    memory, for L-BFGS works on flat vectors.
+    """
     size = content.shape[-2:]
     if init is None and settings.init == "style":
         init = style[0]
     if init is not None:
         scaled = F.interpolate(init.to(content), size, mode="bicubic", antialias=True)
-        return scaled.clamp(0, 1)
+        return scaled.clamp(0, 1).contiguous()
     if settings.init == "content":
-        return content.clone()
+        return content.clone(memory_format=torch.contiguous_format)
     if settings.init == "noise":
         generator = torch.Generator().manual_seed(settings.seed)
-        return torch.rand(content.shape, generator=generator).to(content.device)
+        noise = torch.randn(content.shape, generator=generator)
+        return (0.5 + NOISE * noise).to(content.device)
     raise ValueError(f"unknown init '{settings.init}'; choose content, noise, style or an image")
