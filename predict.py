@@ -40,7 +40,7 @@ GRID = "grid"  # in the place of a model's name in file names
 
 
 def parse_args() -> argparse.Namespace:
-    defaults = {p.name: p.default for p in inspect.signature(StyleModel.paint).parameters.values()}
+    keywords = inspect.signature(StyleModel.__call__).parameters
     parser = cli.make_parser(__doc__)
     parser.add_argument(
         "inputs",
@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     look.add_argument(
         "--strength",
         type=float,
-        default=defaults["strength"],
+        default=keywords["strength"].default,
         metavar="0...1.5",
         help="how much: 0 is the photo, 1 the painting, above it is painted a second time "
         "(default: %(default)s)",
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     look.add_argument(
         "--stroke",
         type=float,
-        default=defaults["stroke"],
+        default=keywords["stroke"].default,
         metavar="X",
         help="brush strokes as many times as large; size and detail stay (default: %(default)s)",
     )

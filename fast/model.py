@@ -78,6 +78,7 @@ class StyleModel:
         check_look(strength, stroke)
         picture = None
         if isinstance(photo, Tensor):
+            _check_tensor(photo)
             height, width = photo.shape[-2:]
             scale = size / max(height, width) if size else 1
             pixels = resize(photo, *seen_size(height, width, 1 / scale))
@@ -101,17 +102,17 @@ class StyleModel:
         self,
         photo: Tensor,
         *,
-        strength: float = 1.0,
-        stroke: float = 1.0,
-        preserve_color: bool = False,
-        mask: Tensor | None = None,
+        strength: float,
+        stroke: float,
+        preserve_color: bool,
+        mask: Tensor | None,
     ) -> Tensor:
         """The same for tensors alone.
 
         Args:
             photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
             strength, stroke, preserve_color: as above.
-            mask: (1, 1, H, W), from as_mask.
+            mask: (1, 1, H, W), from as_mask, or None to paint all.
 
         Returns:
             (B, 3, H, W) RGB of the photo's kind, on its device.
@@ -195,6 +196,13 @@ def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool
     if invert:
         mask = (255 if mask.dtype == torch.uint8 else 1) - mask
     return mask
+
+
+def _check_tensor(photo: Tensor) -> None:
+    is_image = photo.dim() == 4 and photo.shape[1] == 3 and 0 not in photo.shape
+    if not is_image or not (photo.is_floating_point() or photo.dtype == torch.uint8):
+        kind = f"{tuple(photo.shape)} of {str(photo.dtype).removeprefix('torch.')}"
+        raise ValueError(f"a tensor must be (B, 3, H, W) of float32 or uint8, not {kind}")
 
 
 def check_look(strength: float, stroke: float) -> None:

@@ -166,6 +166,14 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
             negative(photo, **settings)
 
 
+def test_tensors_of_other_shapes_and_kinds_are_refused(negative):
+    for shape in [(3, 4, 4), (1, 4, 4, 4), (1, 3, 0, 4)]:
+        with pytest.raises(ValueError, match=r"must be \(B, 3, H, W\)"):
+            negative(torch.zeros(shape))
+    with pytest.raises(ValueError, match="int64"):
+        negative(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
+
+
 def test_paintings_are_blended_by_their_parts(photo):
     model = StyleModel([Negative(), Flat()], [0.0, 1.0], "both")
     assert torch.allclose(model(photo), Flat()(photo))
