@@ -71,8 +71,8 @@ def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) ->
     return settings_from(args, LossSettings)
 
 
-def add_device_flags(parser: argparse.ArgumentParser) -> None:
-    """--device, --precision, --force and --quiet of predict.py and python -m slow."""
+def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """--device, --precision, --force and --quiet of predict.py and python -m slow, in a group."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--device", metavar="NAME", help="cpu, cuda or mps (default: the best there is)"
@@ -84,7 +84,8 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
         help="precision of the convolutions; auto takes the fastest (default: %(default)s)",
     )
     group.add_argument("--force", action="store_true", help="overwrite existing files")
-    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    group.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    return group
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:

@@ -113,15 +113,15 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="show the models, with their loss and after how many iterations L-BFGS gets as low",
     )
-    cli.add_device_flags(parser)
-    parser.add_argument(
+    running = cli.add_device_flags(parser)
+    running.add_argument(
         "--max-memory",
         type=cli.positive_float,
         metavar="GB",
         help="memory that the process may take; with less, large photos take longer (default: "
         "half of what is free)",
     )
-    parser.add_argument(
+    running.add_argument(
         "--resume", action="store_true", help="skip photos that are painted already"
     )
     words = sys.argv[1:]
