@@ -52,7 +52,7 @@ def plan_jobs(
     folder = output if output != STREAM and not _is_file_name(output) else None
     photos, problems = _find_photos(inputs, Path(folder) if folder else None)
     if folder:
-        if Path(folder).exists() and not Path(folder).is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise ValueError(f"-o {output} is a file, neither a folder nor an image")
         photos = _without_results(photos, Path(folder), {model_name, *known_names})
     if not photos:
@@ -71,7 +71,7 @@ def plan_jobs(
 
 
 def _is_file_name(output: str) -> bool:
-    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
     return bool(Path(output).suffix) and not is_folder
 
 
@@ -92,7 +92,8 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
 
     photos = {}
     for path in paths:
-        if path is None or not path.is_dir():
+        # Unlike Path.is_dir this takes a link into a folder that must not be entered.
+        if path is None or not os.path.isdir(path):
             photos.setdefault(path and os.path.abspath(path), (path, Path()))
             continue
         found = find_images(path)

@@ -1,5 +1,6 @@
 """The image formats that can be written, by suffix."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,6 @@ def find_images(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in FORMATS
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        and (os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
