@@ -81,9 +81,10 @@ class _GuidedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None]:
-        if not ctx.saved_tensors:
+        saved = ctx.saved_tensors  # once: checkpoints compute them anew
+        if not saved:
             return None, None
-        flat, guide = ctx.saved_tensors
+        flat, guide = saved
         grad = (flat.float() @ (grad + grad.mT)).mul_(guide.unsqueeze(1))
         return grad.to(flat.dtype), None
 

@@ -120,26 +120,26 @@ class VGG19Features(nn.Module):
         return dict(self.by_layer(image, layers))
 
     def by_layer(
-        self, image: Tensor, layers: Iterable[str] | None = None
+        self, image: Tensor, layers: Iterable[str] | None = None, *, after: str | None = None
     ) -> Iterator[tuple[str, Tensor]]:
         """The same, one after the other, as soon as it is computed.
 
         What is computed of a layer's features before the next are asked for comes at the right
         moment in the backward pass, too: with one loss at the end, the gradients of all layers'
-        features are there at once, which takes half as much memory again.
+        features are there at once, which takes half as much memory again. With `after`, the pass
+        begins after this layer, whose features take the place of the image.
         """
         wanted = set(self.layers if layers is None else layers)
         deepest = max(map(LAYER_NAMES.index, wanted))
-        min_size = smallest_side(wanted)
-        if min(image.shape[-2:]) < min_size:
-            height, width = image.shape[-2:]
-            raise ValueError(
-                f"an image of {width}x{height} px is too small for {LAYER_NAMES[deepest]}: "
-                f"at least {min_size} px a side are needed"
-            )
-        x = (image - self.mean).to(self.dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
-        for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
+        if after is None:
+            self.check_size(image, wanted)
+            x = (image - self.mean).to(self.dtype)
+            x = x.contiguous(memory_format=torch.channels_last)
+            names = zip((None, *self.names), self.names[: deepest + 1], strict=False)
+        else:
+            x, first = image, LAYER_NAMES.index(after) + 1
+            names = zip(self.names[first - 1 :], self.names[first : deepest + 1], strict=False)
+        for previous, name in names:
             if name.startswith("conv"):
                 x = self.convs[name](x)
             elif name.startswith("relu"):
@@ -148,6 +148,16 @@ class VGG19Features(nn.Module):
                 x = _pool(x, name, self.pooling)
             if name in wanted:
                 yield name, x
+
+    def check_size(self, image: Tensor, layers: Iterable[str]) -> None:
+        """ValueError if an image is too small for one of the layers."""
+        min_size = smallest_side(layers)
+        if min(image.shape[-2:]) < min_size:
+            height, width = image.shape[-2:]
+            raise ValueError(
+                f"an image of {width}x{height} px is too small for "
+                f"{max(layers, key=LAYER_NAMES.index)}: at least {min_size} px a side are needed"
+            )
 
 
 def check_layers(layers: Iterable[str], name: str = "layers") -> tuple[str, ...]:

@@ -96,8 +96,8 @@ def test_every_layer_counts_the_same_whatever_its_scale(monkeypatch, factor):
     image, content = smooth_image(32, 32), smooth_image(32, 32, seed=2)
     original = VGG19Features.by_layer
 
-    def scaled(self, image, layers=None):
-        return ((name, factor * values) for name, values in original(self, image, layers))
+    def scaled(self, image, layers=None, **where):
+        return ((name, factor * values) for name, values in original(self, image, layers, **where))
 
     def terms():
         loss = PerceptualLoss(LossSettings(**SHALLOW), [smooth_image(32, 32, seed=1)])

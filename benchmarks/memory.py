@@ -1,0 +1,108 @@
+"""Memory and time of a step of the slow path as a whole and in tiles, beside the estimate.
+
+    python -m benchmarks.memory
+    python -m benchmarks.memory --size 2048 --sides 512
+
+Each row is a process of its own, in which the loss and its gradient are evaluated once. Where the
+bytes for each pixel of a tile are far from slow.memory.TILE_BYTES, these have to be changed.
+"""
+
+import argparse
+import math
+import subprocess
+import sys
+import threading
+import time
+
+import torch
+
+import cli
+from benchmarks.turns import print_machine
+from models.device import keep_pages, pick_device, pick_precision, taken_memory
+from models.losses import LossSettings, PerceptualLoss
+from models.tiles import split
+from slow.memory import GB, TILE_BYTES, work
+from slow.objective import tiled
+
+
+def measure(size: int, side: int, device: torch.device) -> tuple[float, float]:
+    """Bytes that one evaluation took at most, beside what was there before, and its seconds."""
+    keep_pages()
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, size, size, device=device)
+    dtype = pick_precision("auto", device)
+    loss = PerceptualLoss(LossSettings(), [image[..., :256, :256]], dtype=dtype)
+    evaluate = tiled(loss, image, side)
+    before = peak = taken_memory(device)
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, taken_memory(device))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    evaluate(image.requires_grad_(True)).total.item()
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    return peak - before, seconds
+
+
+def main() -> int:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument(
+        "--size",
+        type=cli.positive_int,
+        default=1024,
+        metavar="PX",
+        help="side of the image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sides",
+        type=cli.list_of(int),
+        default=(1024, 512, 256),
+        metavar="PX[,PX]",
+        help="longest sides of the tiles (default: 1024,512,256)",
+    )
+    parser.add_argument("--device", help="where to compute (default: the best there is)")
+    parser.add_argument("--only", type=cli.positive_int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    if args.only:
+        print(*measure(args.size, args.only, device))
+        return cli.OK
+
+    print_machine(device)
+    print("| tiles of | number | memory | estimate | time | estimate |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    layers = LossSettings().content_layers + LossSettings().style_layers
+    tile_bytes = TILE_BYTES[pick_precision("auto", device).itemsize]
+    per_pixel = None
+    for side in args.sides:
+        command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]
+        command += ["--size", str(args.size), "--device", str(device)]
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        memory, seconds = map(float, result.stdout.split())
+        size = (args.size, args.size)
+        per_pixel = per_pixel or seconds / work(size, side, layers)
+        tiles = split(size, side, layers)
+        pixels = max(math.prod(end - start for start, end in tile.outer) for tile in tiles)
+        cells = (
+            f"{side} px",
+            len(tiles),
+            f"{memory / GB:.2f} GB ({memory / pixels:.0f} bytes for each pixel)",
+            f"{tile_bytes * pixels / GB:.2f} GB",
+            f"{seconds:.1f} s",
+            f"{per_pixel * work(size, side, layers):.1f} s",
+        )
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
