@@ -198,8 +198,8 @@ def check_flags(args: argparse.Namespace) -> None:
         read_image(args.mask)
     elif args.invert_mask:
         raise ValueError("--invert-mask needs a --mask")
-    if args.output == STREAM and sys.stdout.isatty():
-        raise ValueError("-o - would write an image to the terminal; redirect it to a file")
+    if args.output == STREAM and (sys.stdout is None or sys.stdout.isatty()):
+        raise ValueError("-o - needs a file or a pipe behind standard output")
 
 
 def make_painter(
@@ -248,7 +248,8 @@ def report(outcome: Outcome) -> bool:
         tqdm.write(f"error: {line if named else f'{name}: {line}'}", file=sys.stderr)
     elif target and not outcome.is_skipped:
         tqdm.write(str(target))
-        sys.stdout.flush()
+        if sys.stdout:  # None if the shell has closed it
+            sys.stdout.flush()
     return not error and not outcome.is_skipped
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms, features
 
+import cli
 import predict
 from fast import stylize
 from media.deep import encode_png16, encode_tiff16
@@ -473,6 +474,23 @@ def test_ctrl_c_within_a_photo_leaves_the_finished_ones(run, model, tmp_path, mo
     for path in out.iterdir():
         assert_is_scene(path)
     assert "2 painted, 0 skipped, 0 failed" in err and err.endswith("interrupted\n")
+
+
+def test_closed_streams(model, tmp_path, monkeypatch, capsys):
+    scene().save(tmp_path / "a.png")
+    command = ["predict.py", "--model", model, "-o", tmp_path / "b.png", *FLAGS]
+    for stream, arguments, code, what in [
+        ("stdin", ["-"], cli.FAILED, "standard input is closed"),
+        ("stdout", [tmp_path / "a.png"], cli.OK, ""),
+        ("stdout", [tmp_path / "a.png", "-o", "-"], cli.WRONG_USE, "-o - needs"),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+            patch.setattr(sys, stream, None)
+            patch.setattr(sys, "argv", [*map(str, command + arguments)])
+            cli.run(predict.main)
+        err = capsys.readouterr().err
+        assert stop.value.code == code and what in err and len(err.splitlines()) <= 1
+    assert_is_scene(tmp_path / "b.png")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
