@@ -154,6 +154,8 @@ def say(message: str) -> None:
 
 def run(main: Callable[[], int]) -> None:
     """End the process with main's exit code; an error becomes one line and a code."""
+    if sys.stderr is None:  # the shell has closed it
+        sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that cannot be printed must not end a run
             stream.reconfigure(errors="backslashreplace")

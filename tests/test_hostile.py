@@ -482,6 +482,7 @@ def test_closed_streams(model, tmp_path, monkeypatch, capsys):
     for stream, arguments, code, what in [
         ("stdin", ["-"], cli.FAILED, "standard input is closed"),
         ("stdout", [tmp_path / "a.png"], cli.OK, ""),
+        ("stderr", [tmp_path / "a.png", tmp_path / "none.png", "-o", tmp_path], cli.FAILED, ""),
         ("stdout", [tmp_path / "a.png", "-o", "-"], cli.WRONG_USE, "-o - needs"),
     ]:
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
