@@ -10,6 +10,9 @@ from slow.settings import SlowSettings
 LARGE = 2**20  # pixels from which on L-BFGS remembers this many steps
 SHORT_HISTORY = 10
 SMOOTHING = 64  # px
+# Of full scale, on average over the image. Usual steps are shorter; the few that are longer come
+# from a curvature that is misjudged, above all soon after a start from noise.
+LONGEST_STEP = 0.015
 
 Resize = Callable[[Tensor], Tensor]
 
@@ -43,7 +46,9 @@ class LBFGS:
             self._remember(gradient - self.gradient)
         if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
             self.scale = (0.01 / smoothed(gradient).abs().mean().clamp(min=1e-30)).item()
-        self.step_taken = self._direction(gradient).mul_(self.learning_rate)
+        step = self._direction(gradient)
+        too_long = (step.abs().mean() / LONGEST_STEP).clamp(min=1)
+        self.step_taken = step.mul_(self.learning_rate / too_long)
         self.gradient = gradient.clone()
         image += self.step_taken
 

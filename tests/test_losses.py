@@ -171,3 +171,27 @@ def test_strength_is_a_style_weight():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError):
         LossSettings(**wrong)
+
+
+def test_l1_content_loss_is_a_mean_of_absolute_differences():
+    image, content = smooth_image(32, 32), smooth_image(32, 32, seed=2)
+    values = {}
+    for kind in ("l1", "l2"):
+        loss = PerceptualLoss(LossSettings(**SHALLOW, content_loss=kind), [image])
+        values[kind] = loss(image, loss.content_targets(content)).content.item()
+    features = VGG19Features(("relu2_1",))
+    ours, theirs = features(image)["relu2_1"], features(content)["relu2_1"]
+    energy = ours.square().mean().item()  # the style image's
+    difference = ours - theirs
+    assert values["l1"] == pytest.approx(difference.abs().mean().item() / energy**0.5, rel=1e-3)
+    assert values["l2"] == pytest.approx(difference.square().mean().item() / energy, rel=1e-3)
+
+
+def test_replicated_padding_leaves_no_dark_frame():
+    """On a flat image all features are flat, for the first layer; with zeros they are not."""
+    flat = torch.full((1, 3, 16, 16), 0.9)
+    spread = {
+        padding: VGG19Features(("relu1_1",), padding=padding)(flat)["relu1_1"].std((2, 3)).max()
+        for padding in ("zeros", "replicate")
+    }
+    assert spread["replicate"] < 1e-3 < spread["zeros"]

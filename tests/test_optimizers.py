@@ -41,6 +41,13 @@ def test_lbfgs_goes_on_at_the_minimum_and_stays_there():
     assert image.isfinite().all()
 
 
+def test_lbfgs_takes_no_step_that_leaves_the_range():
+    search, image = LBFGS(), torch.zeros_like(TARGET)
+    search.step(image, torch.ones_like(image))
+    search.step(image, 0.999 * torch.ones_like(image))  # nearly no curvature: the minimum seems far
+    assert -0.03 < image.mean() < -0.02
+
+
 def test_lbfgs_does_not_remember_a_step_of_negative_curvature():
     search, image = LBFGS(), torch.zeros_like(TARGET)
     search.step(image, -torch.ones_like(image))
@@ -54,7 +61,7 @@ def test_history_is_short_and_shorter_for_large_images(monkeypatch):
     assert len(search.steps) == len(search.changes) == 7
     monkeypatch.setattr(optimizers, "LARGE", 10)
     monkeypatch.setattr(optimizers, "SHORT_HISTORY", 3)
-    run(search, 1)
+    run(search, 3)
     assert len(search.steps) == 3
 
 
