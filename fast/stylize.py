@@ -10,10 +10,16 @@ from fast.bands import stylize_in_bands
 from fast.bandwise import as_bytes, as_float
 from media.colors import keep_colors
 from models.checkpoint import read_checkpoint
-from models.device import free_memory, pick_device, pick_precision, taken_memory
+from models.device import (
+    free_memory,
+    pick_device,
+    pick_precision,
+    release_pages,
+    taken_memory,
+)
 from models.transformer_net import TransformerNet
 
-MEMORY_FOR_BANDS = 150e6  # bytes that the work on a band takes beside the feature maps
+BAND_MEMORY_PER_COLUMN = 40e3  # bytes that the work on a band takes beside the feature maps
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -97,18 +103,22 @@ def stylize(
     painting = torch.empty_like(image)
     for photo, painted in zip(image.split(1), painting.split(1), strict=True):
         write = _writer(photo, painted, preserve_color)
-        memory = _memory_for_features(net.device, max_memory)
+        memory = _memory_for_features(net.device, photo, max_memory)
         while not _fits(net, photo, write, memory):
             if not memory:
                 raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
             memory = memory / 4 if memory > SMALLEST_MEMORY else 0
+    if max_memory is not None:
+        release_pages()  # for what comes after
     return painting
 
 
-def _memory_for_features(device: torch.device, max_memory: float | None) -> float:
+def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float | None) -> float:
     if max_memory is None:
         return free_memory(device) / 2
-    return max(0, max_memory - taken_memory(device) - MEMORY_FOR_BANDS)
+    release_pages()
+    others = taken_memory(device) + photo.nbytes + BAND_MEMORY_PER_COLUMN * photo.shape[3]
+    return max(0, max_memory - others)
 
 
 def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:

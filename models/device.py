@@ -5,6 +5,7 @@ import math
 import mmap
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -71,15 +72,21 @@ def keep_pages() -> None:
     By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by
     page when it is first touched; on the CPU this takes about as long as the convolutions.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return
     m_trim_threshold, m_mmap_max = -1, -4
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
+    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1)):
+        _call_libc("mallopt", option, value)
+
+
+def release_pages() -> None:
+    """Give the system back what has been freed and kept (glibc only)."""
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(name: str, *arguments: int) -> None:
+    """Call a function that glibc has; elsewhere do nothing."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another C library
+            getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def free_memory(device: torch.device) -> int:
