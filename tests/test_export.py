@@ -60,9 +60,8 @@ def test_onnx_runtime_paints_the_same_at_any_size(kind):
     assert {node.domain for node in model.graph.node} == {""}  # no operations of PyTorch alone
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_torchs_own_program_paints_the_same_at_any_size(kind):
-    net = random_net(**kind)
+def test_torchs_own_program_paints_the_same_at_any_size():
+    net = random_net(**KINDS[1])  # the other kind is what the command below exports
     expected = [stylize(net, smooth_image(*size)) for size in SIZES]
     files = {"title": "", "image": ""}
     content = io.BytesIO(export(net, "pt2", {"title": "Waves"}))
