@@ -171,9 +171,9 @@ def paint(
     )
 
     def write(painting: Tensor, complete: bool) -> None:
-        made = dataclasses.replace(
-            recipe, result=progress.latest.state.best_terms, complete=complete
-        )
+        # A run that goes on after its last step has no step of its own.
+        terms = progress.latest.state.best_terms if progress.latest else state["best_terms"]
+        made = dataclasses.replace(recipe, result=terms, complete=complete)
         write_image(job.output, painting, like=content, depth=depth, text=made.to_json())
 
     try:

@@ -107,6 +107,18 @@ def test_a_killed_run_goes_on_to_the_same_file(run, files, whole):
     assert leftovers <= {".part"}  # of a file that was being written when it was killed
 
 
+def test_a_result_that_could_not_be_written_is_written_later(run, files, whole, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slow.job.write_image", fail)
+        code, out, err = run(slow_cli, *files, *FEW, "--save-every", 9)
+    assert (code, out) == (1, "") and "No space left" in err and not files[3].exists()
+    assert run(slow_cli, *files, *FEW, "--resume")[0] == 0
+    assert files[3].read_bytes() == whole
+
+
 def test_an_interrupted_run_is_not_started_anew_by_mistake(run, files, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 6, fail)
