@@ -32,7 +32,7 @@ from models.losses import LossSettings
 from slow.batch import SharedLosses, plan_jobs
 from slow.flags import parse_args
 from slow.job import Job, check_job, is_finished, make_recipe, paint
-from slow.memory import GB, Plan
+from slow.memory import GB, Plan, measure_room
 from slow.recipe import Recipe, read_recipe
 from slow.settings import INITS, SlowSettings
 
@@ -117,6 +117,8 @@ def main() -> int:
     make_image = make_init(init, args.device)
     losses = SharedLosses(loss, style_blend=args.style_blend, dtype=dtype, device=device)
 
+    room = measure_room(device, args.max_memory and args.max_memory * GB)
+
     failures = 0
     for number, job in enumerate(jobs, start=1):
         try:
@@ -139,7 +141,7 @@ def main() -> int:
                 init=make_image,
                 vgg=losses.vgg,
                 make_losses=losses.of(job.styles) if settings.colors == "style" else losses.make,
-                max_memory=args.max_memory and args.max_memory * GB,
+                room=room,
                 report=None if args.quiet else say_plan,
                 depth=args.depth,
                 save_every=args.save_every,

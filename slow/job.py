@@ -18,7 +18,7 @@ from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
 from models.vgg import VGG19Features, smallest_side
 from slow.masks import read_regions
-from slow.memory import Bounded, Plan
+from slow.memory import Bounded, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
 from slow.settings import SlowSettings, scales
@@ -106,7 +106,7 @@ def paint(
     init: Callable[[Tensor], Tensor | None] = lambda content: None,
     vgg: VGG19Features | None = None,
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
-    max_memory: float | None = None,
+    room: Room | None = None,
     report: Callable[[Plan], None] | None = None,
     depth: int = 8,
     save_every: int = 50,
@@ -127,7 +127,8 @@ def paint(
         init: from the content image to an image to start from, or None as the settings say.
         vgg: a loss network for the recipe's settings, to be shared; a new one by default.
         make_losses: as for stylize; where there are no masks.
-        max_memory, report: as for Bounded.
+        room: what memory there is; measured by default.
+        report: as for Bounded.
         depth: bits a channel of the result.
         save_every: evaluations of the loss between two savings of the state, 0 for none.
         resume: go on from the state, if there is one.
@@ -191,8 +192,8 @@ def paint(
                 make_losses=make_losses,
                 objective=Bounded(
                     recipe.settings,
-                    content.rgb.shape[-2:],
-                    max_memory=max_memory,
+                    content.pixels.shape[-2:],
+                    room or measure_room(device),
                     report=report,
                 ),
                 resume=state,

@@ -51,6 +51,35 @@ class Plan:
         return f"{width}x{height} px {how}: {cost}"
 
 
+@dataclass(frozen=True)
+class Room:
+    """What there is, before an optimisation begins; afterwards freed memory stays with the process
+    and cannot be told from what is in use.
+
+    Args:
+        taken: bytes that the program and its network have taken.
+        free: bytes that may be taken in addition.
+        limit: bytes that may be taken in all, where a limit was given.
+    """
+
+    taken: float
+    free: float
+    limit: float | None = None
+
+
+def measure_room(device: torch.device, max_memory: float | None = None) -> Room:
+    """How much there is on a device, once the network is loaded.
+
+    Args:
+        device: where to compute.
+        max_memory: bytes that the process (on a GPU its tensors) may take in all; most of what is
+            free by default.
+    """
+    taken = taken_memory(device)
+    free = (1 - KEPT_FREE) * free_memory(device) if max_memory is None else max_memory - taken
+    return Room(taken, free, max_memory)
+
+
 class Bounded:
     """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
 
@@ -60,65 +89,52 @@ class Bounded:
     Args:
         settings: of the run.
         shape: height and width of the content image, of any size.
-        max_memory: bytes that the process (or on a GPU the program there) may take in all; most of
-            what is free by default.
+        room: from measure_room.
         report: called with the plan.
 
     Raises:
-        ValueError: when called, if the smallest tiles need more than max_memory.
+        ValueError: when called, if the smallest tiles need more than the limit.
     """
 
     def __init__(
         self,
         settings: SlowSettings,
         shape: tuple[int, int],
+        room: Room,
         *,
-        max_memory: float | None = None,
         report: Callable[[Plan], None] | None = None,
     ) -> None:
         self.settings, self.shape = settings, shape
-        self.max_memory, self.report = max_memory, report
+        self.room, self.report = room, report
+        self.sides: dict[int, int] = {}  # of the tiles, by the scale's size
 
     def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
-        device = content.device
-        used = taken_memory(device)
-        if self.max_memory is None:
-            room = (1 - KEPT_FREE) * free_memory(device)
-        else:
-            room = self.max_memory - used
-        if self.report:
-            self.report(self._plan(loss, content, used, room))
-            self.report = None
-        size = tuple(content.shape[-2:])
-        side = choose_side(size, room, self.settings, loss.settings, loss.vgg.dtype)
-        if self.max_memory is not None:
-            self._check(size, side, used, loss)
-        return shrinking(loss, content, side)
-
-    def _plan(self, loss: PerceptualLoss, content: Tensor, used: float, room: float) -> Plan:
-        """For this scale and all larger ones."""
         longest = max(content.shape[-2:])
-        per_pixel = seconds_per_pixel(loss, content)
-        seconds = 0.0
+        if longest not in self.sides:
+            plan = self._plan(loss, content)
+            if self.report:
+                self.report(plan)
+        return shrinking(loss, content, self.sides[longest])
+
+    def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:
+        """For this scale and all larger ones."""
+        per_pixel = seconds_per_pixel(loss, content) if self.report else 0.0
+        most = seconds = 0.0
         for scale in scales(self.settings):
-            if scale.size < longest:
+            if scale.size < max(content.shape[-2:]):
                 continue
             size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
-            side = choose_side(size, room, self.settings, loss.settings, loss.vgg.dtype)
-            if self.max_memory is not None:
-                self._check(size, side, used, loss)
+            run = (self.settings, loss.settings, loss.vgg.dtype)
+            side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
+            memory = self.room.taken + needed(size, side, *run)
+            if self.room.limit is not None and memory > self.room.limit:
+                raise ValueError(
+                    f"--max-memory {self.room.limit / GB:g} is not enough for {size[1]}x{size[0]} "
+                    f"px, which take {memory / GB:.1f} GB even in tiles of {side} px"
+                )
+            most = max(most, memory)
             seconds += scale.steps * per_pixel * work(size, side, loss.vgg.layers)
-        memory = used + needed(size, side, self.settings, loss.settings, loss.vgg.dtype)
-        return Plan(size, side, memory, seconds)
-
-    def _check(self, size: tuple[int, int], side: int, used: float, loss: PerceptualLoss) -> None:
-        memory = used + needed(size, side, self.settings, loss.settings, loss.vgg.dtype)
-        if memory > self.max_memory:
-            height, width = size
-            raise ValueError(
-                f"--max-memory {self.max_memory / GB:g} is not enough for {width}x{height} px, "
-                f"which take {memory / GB:.1f} GB even in tiles of {side} px"
-            )
+        return Plan(size, side, most, seconds)
 
 
 def choose_side(

@@ -14,7 +14,7 @@ from media.colors import luma
 from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
 from models.vgg import VGG19Features
 from slow.colors import match_colors
-from slow.memory import Bounded
+from slow.memory import Bounded, measure_room
 from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
@@ -145,7 +145,6 @@ def stylize(
     """
     best_settings, best_loss = PRESETS["best"]
     settings, loss = settings or best_settings, loss or best_loss
-    objective = objective or Bounded(settings, content.shape[-2:])
     photo = content
     content, style, picture = match_colors(content, style, settings.colors)
     if regions:
@@ -159,6 +158,8 @@ def stylize(
             if regions
             else partial(PerceptualLoss, loss, style_blend=style_blend, vgg=vgg)
         )
+    if objective is None:
+        objective = Bounded(settings, content.shape[-2:], measure_room(content.device))
     rounds = scales(settings)
     state = State(image=torch.empty(0), search=make_optimizer(settings))
     if resume:

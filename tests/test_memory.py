@@ -5,7 +5,16 @@ import torch
 
 from models.losses import LossSettings, PerceptualLoss
 from slow import SlowSettings, memory, stylize
-from slow.memory import Bounded, choose_side, is_out_of_memory, needed, shrinking, work
+from slow.memory import (
+    Bounded,
+    Room,
+    choose_side,
+    is_out_of_memory,
+    measure_room,
+    needed,
+    shrinking,
+    work,
+)
 from slow.objective import tiled, whole_image
 from tests.conftest import smooth_image
 
@@ -50,26 +59,30 @@ def test_work_of_tiles_by_hand():
 def test_plan_is_told_once_and_before_the_first_step():
     plans, steps = [], []
     settings = SlowSettings(size=128, min_size=32, steps=6)
-    objective = Bounded(settings, (40, 300), report=lambda plan: plans.append((plan, len(steps))))
+    objective = Bounded(
+        settings,
+        (40, 300),
+        Room(10**9, 10**9),
+        report=lambda plan: plans.append((plan, len(steps))),
+    )
     stylize(CONTENT, [STYLE], settings, SHALLOW, objective=objective, callback=steps.append)
     ((plan, steps_before),) = plans
     assert steps_before == 0 and len(steps) == 6
     assert plan.size == (17, 128) and plan.side >= 128
-    assert plan.memory > 10**8 and plan.seconds > 0
+    assert 10**9 < plan.memory < 1.1e9 and plan.seconds > 0
     assert "128x17 px as a whole: about" in str(plan)
 
 
 def test_too_little_memory_is_refused_before_the_first_step():
-    objective = Bounded(SETTINGS, (40, 300), max_memory=1e6)
+    objective = Bounded(SETTINGS, (40, 300), measure_room(torch.device("cpu"), 1e6))
     with pytest.raises(ValueError, match="--max-memory 0.001 is not enough for 300x40 px"):
         stylize(CONTENT, [STYLE], SETTINGS, SHALLOW, objective=objective)
 
 
-def test_a_limit_leads_to_tiles_and_to_the_same_loss(monkeypatch):
+def test_a_limit_leads_to_tiles_and_to_the_same_loss():
     seen = []
-    monkeypatch.setattr(memory, "taken_memory", lambda device: 0)
     limit = need((40, 300), 160)
-    objective = Bounded(SETTINGS, (40, 300), max_memory=limit, report=seen.append)
+    objective = Bounded(SETTINGS, (40, 300), Room(0, limit, limit), report=seen.append)
     losses = [[], []]
     for values, make in zip(losses, (objective, whole_image), strict=True):
         stylize(
@@ -138,3 +151,10 @@ def test_other_errors_pass(monkeypatch):
     monkeypatch.setattr(memory, "tiled", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         shrinking(None, CONTENT, 300)(CONTENT.clone())
+
+
+def test_room_is_what_a_limit_leaves(monkeypatch):
+    monkeypatch.setattr(memory, "taken_memory", lambda device: 300)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    assert measure_room(torch.device("cpu"), 1200) == Room(300, 900, 1200)
+    assert measure_room(torch.device("cpu")) == Room(300, 850)
