@@ -18,9 +18,9 @@ from accelerate.utils import is_tensorboard_available
 from tqdm import tqdm
 
 import cli
-from fast.progress import TrainingProgress
-from fast.settings import TrainingSettings
-from fast.training import train
+from fast.training.loop import train
+from fast.training.progress import TrainingProgress
+from fast.training.settings import TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from fast.photos import Photo
+from fast.training.photos import Photo
 from models.losses import LossSettings
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet

@@ -28,11 +28,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import cli
 from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.photos import find_photos, read_photos
-from fast.progress import TrainingProgress
-from fast.settings import TrainingSettings
 from fast.stylize import stylize
-from fast.training import train
+from fast.training.loop import train
+from fast.training.photos import find_photos, read_photos
+from fast.training.progress import TrainingProgress
+from fast.training.settings import TrainingSettings
 from media import read_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings, PerceptualLoss

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import cli
 from fast.figures import Figures, measure, summary
-from fast.photos import find_photos, read_photos
 from fast.stylize import find_model, load_net
+from fast.training.photos import find_photos, read_photos
 from media import read_image, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import keep_pages

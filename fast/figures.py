@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fast.stability import change_when_moved
 from fast.stylize import stylize
+from fast.training.stability import change_when_moved
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 

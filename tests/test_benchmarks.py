@@ -7,7 +7,7 @@ from benchmarks.textbook import (
     textbook_optimization,
     textbook_training,
 )
-from fast.photos import find_photos
+from fast.training.photos import find_photos
 from models.losses import LossSettings, PerceptualLoss
 from tests.conftest import smooth_image
 

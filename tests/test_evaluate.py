@@ -6,9 +6,9 @@ import torch
 
 from fast import evaluate as cli_module
 from fast.figures import instability, iterations_to_reach, measure
-from fast.photos import find_photos, read_photos
-from fast.settings import TrainingSettings
-from fast.training import train
+from fast.training.loop import train
+from fast.training.photos import find_photos, read_photos
+from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings, PerceptualLoss

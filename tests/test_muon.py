@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast.muon import Muon, orthogonalise
+from fast.training.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 72), (40, 9), (8, 8)])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fast.data import PhotoCrops, StreamedCrops, collate
-from fast.photos import find_photos
-from fast.rows import PhotoStream
+from fast.training.data import PhotoCrops, StreamedCrops, collate
+from fast.training.photos import find_photos
+from fast.training.rows import PhotoStream
 from media import write_image
 from tests.conftest import make_parquet, smooth_image
 
@@ -152,7 +152,7 @@ def test_crop_of_a_stream_depends_on_seed_and_item_alone(photos, tmp_path):
 
 
 def test_stream_of_broken_photos_ends(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("fast.data.MAX_UNREADABLE", 5)
+    monkeypatch.setattr("fast.training.data.MAX_UNREADABLE", 5)
     for photo in photos.iterdir():
         photo.write_bytes(b"broken")
     make_parquet(photos, tmp_path / "a.parquet")
@@ -164,7 +164,7 @@ def test_stream_of_broken_photos_ends(photos, tmp_path, monkeypatch):
 def test_order_of_a_stream_depends_neither_on_workers_nor_on_other_streams(
     photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("fast.rows.BUFFER", 2)
+    monkeypatch.setattr("fast.training.rows.BUFFER", 2)
     (tmp_path / "tables").mkdir()
     for number in range(3):
         make_parquet(photos, tmp_path / "tables" / f"{number}.parquet")

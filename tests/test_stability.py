@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from fast.stability import change_when_moved, instability_loss
+from fast.training.stability import change_when_moved, instability_loss
 from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
 

@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 
 import train as train_cli
-from fast.data import PhotoCrops, make_loader
-from fast.learner import Diverged, Learner, Schedule
-from fast.photos import find_photos
-from fast.progress import Clock
-from fast.record import TILE
-from fast.settings import TrainingSettings, crop_size
-from fast.training import train
+from fast.training.data import PhotoCrops, make_loader
+from fast.training.learner import Diverged, Learner, Schedule
+from fast.training.loop import train
+from fast.training.photos import find_photos
+from fast.training.progress import Clock
+from fast.training.record import TILE
+from fast.training.settings import TrainingSettings, crop_size
 from media import read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.losses import LossSettings
@@ -315,7 +315,7 @@ def test_full_disk_keeps_the_last_checkpoint(job, monkeypatch):
 
     train(**job)
     good = job["output"].read_bytes()
-    monkeypatch.setattr("fast.record.write_atomically", full)
+    monkeypatch.setattr("fast.training.record.write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         train(**job)
     assert job["output"].read_bytes() == good

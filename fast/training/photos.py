@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fast.rows import HUB, parquet_files, photos_in_rows
+from fast.training.rows import HUB, parquet_files, photos_in_rows
 from media import FORMATS, decode_image, find_images
 
 ARCHIVES = (".zip", ".tar")

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Adam
 
-from fast.muon import Muon
+from fast.training.muon import Muon
 from models.transformer_net import TransformerNet
 
 OPTIMIZERS = ("muon", "adam")

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from fast.photos import Photo, find_photos
-from fast.rows import PhotoStream
-from fast.settings import TrainingSettings, crop_size
+from fast.training.photos import Photo, find_photos
+from fast.training.rows import PhotoStream
+from fast.training.settings import TrainingSettings, crop_size
 from media import decode_image
 
 # A crop (3, S, S), float32 RGB in [0, 1], and what was unreadable on the way to it.

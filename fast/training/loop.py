@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from fast.data import find_training_data, make_loader
-from fast.learner import Diverged, Learner, Schedule, plain
-from fast.photos import read_photos
-from fast.progress import Clock, TrainingProgress
-from fast.record import Record
-from fast.settings import TrainingSettings
-from fast.stability import instability_loss
+from fast.training.data import find_training_data, make_loader
+from fast.training.learner import Diverged, Learner, Schedule, plain
+from fast.training.photos import read_photos
+from fast.training.progress import Clock, TrainingProgress
+from fast.training.record import Record
+from fast.training.settings import TrainingSettings
+from fast.training.stability import instability_loss
 from media import read_image
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.losses import LossSettings, PerceptualLoss
