@@ -170,7 +170,7 @@ def _show_run(album: Album, recorder: Recorder, size: tuple[int, int]) -> Iterat
     ]
     write_animation(album.folder / "optimisation.gif", frames, frames_per_second=FRAMES_PER_SECOND)
     yield album.add_file(
-        "optimisation.gif", f"The best image so far, every {recorder.every} steps."
+        "optimisation.gif", f"The best image so far, at {len(frames)} of the steps."
     )
 
 
