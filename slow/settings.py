@@ -41,8 +41,8 @@ class SlowSettings:
     size: int = 512
     min_size: int = 128
     scale_factor: float = 2.0
-    steps: int = 300
-    decay: float = 0.5
+    steps: int = 450
+    decay: float = 0.6
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
