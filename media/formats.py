@@ -24,10 +24,13 @@ if features.check("avif"):
     FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
 
 DEPTHS = (8, 16)  # bits a channel
+MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # px
 
 
-def check_format(path: Path, depth: int = 8) -> None:
-    """ValueError unless the suffix names a format that can be written in this depth."""
+def check_format(path: Path, depth: int = 8, long_side: int = 0) -> None:
+    """ValueError unless the suffix names a format that can be written in this depth (bits) and size
+    (px).
+    """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(
@@ -37,6 +40,11 @@ def check_format(path: Path, depth: int = 8) -> None:
         raise ValueError(f"a depth of {depth} bits cannot be written; choose 8 or 16")
     if depth == 16 and FORMATS[suffix][0] not in ("PNG", "TIFF"):
         raise ValueError(f"cannot write '{path.name}' with 16 bits; only .png, .tif and .tiff can")
+    limit = MAX_SIDES.get(FORMATS[suffix][0], long_side)
+    if long_side > limit:
+        raise ValueError(
+            f"cannot write '{path.name}' with {long_side} px a side; the format ends at {limit} px"
+        )
 
 
 def find_images(folder: Path) -> list[Path]:

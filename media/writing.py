@@ -48,7 +48,7 @@ def encode_image(
         like: picture whose transparency and metadata are put back where the format allows.
             Transparent pixels become white in a format without transparency.
         depth: bits a channel; 16 in PNG and TIFF only.
-        text: ASCII text to embed where the format allows (all but BMP); see read_text.
+        text: ASCII text to embed where the format has room for it; BMP has none. See read_text.
 
     Raises:
         ValueError: unknown format or depth, or the image is too large for it.
@@ -123,9 +123,7 @@ def _encode8(
     if name == "PNG" and text:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text(TEXT_KEYWORD, text)
-    elif name in ("JPEG", "GIF") and text:
-        if len(text) > MAX_JPEG_COMMENT:
-            raise ValueError(f"a text of {len(text)} characters is too long")
+    elif name in ("JPEG", "GIF") and 0 < len(text) <= MAX_JPEG_COMMENT:
         options["comment"] = text.encode("ascii")
     tags = _exif_with(exif, text if name in ("WEBP", "TIFF", "AVIF") else "")
     if name == "TIFF":  # Pillow writes no blocks into a compressed TIFF

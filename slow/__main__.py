@@ -65,7 +65,14 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
     """ValueError unless all results can be written, and none replaces an input."""
     others = [init] if init else []
     for job in jobs:
-        check_job(job, depth=args.depth, resume=args.resume, force=args.force, other_inputs=others)
+        check_job(
+            job,
+            size=args.size,
+            depth=args.depth,
+            resume=args.resume,
+            force=args.force,
+            other_inputs=others,
+        )
         blend = args.style_blend
         if blend and not (len(blend) == len(job.styles) and min(blend) >= 0 < sum(blend) < inf):
             raise ValueError(

@@ -43,12 +43,18 @@ class Job:
 
 
 def check_job(
-    job: Job, *, depth: int, resume: bool, force: bool, other_inputs: Sequence[Path] = ()
+    job: Job,
+    *,
+    size: int,
+    depth: int,
+    resume: bool,
+    force: bool,
+    other_inputs: Sequence[Path] = (),
 ) -> None:
-    """Before anything is computed: ValueError if the result cannot be written in this format or
-    would replace an input, or a result that is neither to be gone on with nor to be replaced.
+    """Before anything is computed: ValueError if the result cannot be written in this format and
+    size, or would replace an input, or a result that is neither to go on nor to be replaced.
     """
-    check_format(job.output, depth)
+    check_format(job.output, depth, size)
     inputs = [*job.inputs, *other_inputs]
     if any(job.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {job.output} is one of the inputs")

@@ -253,6 +253,7 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
         ({3: "out.xyz"}, "suffix"),
         ({3: "nowhere/out.png"}, "-o nowhere/out.png: there is no folder nowhere"),
         ({3: "out.jpg", 4: ("--depth", "16")}, "out.jpg' with 16 bits"),
+        ({3: "out.webp", 4: ("--size", "17000")}, "out.webp' with 17000 px a side"),
         ({3: "content.png"}, "-o content.png is one of the inputs"),
         ({4: ("--content-layers", "relu7_1")}, "--content-layers has an unknown layer 'relu7_1'"),
         ({4: ("--style-layers", ",")}, "--style-layers needs at least one layer"),

@@ -117,6 +117,13 @@ def test_a_text_outlives_metadata_that_are_too_long(tmp_path):
     assert read_text(tmp_path / "a.jpg") == TEXT
 
 
+def test_a_text_that_is_too_long_is_left_out(tmp_path):
+    write_image(tmp_path / "a.jpg", smooth_image(8, 8), text="x" * 70_000)
+    assert read_text(tmp_path / "a.jpg") == ""
+    write_image(tmp_path / "a.png", smooth_image(8, 8), text="x" * 70_000)
+    assert read_text(tmp_path / "a.png") == "x" * 70_000
+
+
 def test_no_text_is_empty_and_no_image_is_refused(tmp_path):
     write_image(tmp_path / "a.png", smooth_image(4, 4))
     assert read_text(tmp_path / "a.png") == ""
