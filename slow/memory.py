@@ -223,13 +223,13 @@ def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()
+                reason = (str(error) or type(error).__name__).splitlines()[0]
             # Only here, without the error and its traceback, is the memory free again.
             evaluate, image.grad = None, None
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if side <= SMALLEST_SIDE:
-                raise MemoryError(f"not enough memory for tiles of {side} px: {reason[0]}")
+                raise MemoryError(f"not enough memory for tiles of {side} px: {reason}")
             side = max(side // 2, SMALLEST_SIDE)
             warnings.warn(f"out of memory; going on in tiles of {side} px", stacklevel=2)
 
