@@ -3,8 +3,8 @@
     python -m benchmarks.memory
     python -m benchmarks.memory --size 2048 --sides 512
 
-Each row is a process of its own, in which the loss and its gradient are evaluated once. Where the
-bytes for each pixel of a tile are far from slow.memory.TILE_BYTES, these have to be changed.
+Each row is a process of its own, in which the loss and its gradient are evaluated once. Where
+the estimate is far off, slow.memory.TILE_BYTES has to be changed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.turns import print_machine
 from models.device import keep_pages, pick_device, pick_precision, taken_memory
 from models.losses import LossSettings, PerceptualLoss
 from models.tiles import split
-from slow.memory import GB, TILE_BYTES, work
+from slow.memory import FIXED_BYTES, GB, TILE_BYTES, work
 from slow.objective import tiled
 
 
@@ -95,8 +95,8 @@ def main() -> int:
         cells = (
             f"{side} px",
             len(tiles),
-            f"{memory / GB:.2f} GB ({memory / pixels:.0f} bytes for each pixel)",
-            f"{tile_bytes * pixels / GB:.2f} GB",
+            f"{memory / GB:.2f} GB",
+            f"{(FIXED_BYTES + tile_bytes * pixels) / GB:.2f} GB",
             f"{seconds:.1f} s",
             f"{per_pixel * work(size, side, layers):.1f} s",
         )

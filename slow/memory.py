@@ -16,11 +16,14 @@ from slow.objective import Objective, tiled
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
-# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature; from
-# python -m benchmarks.memory. Features for a later gradient are about 380 numbers for each pixel.
-TILE_BYTES = {4: 2400, 2: 1800}
-# Images that an optimiser works on at the same time, besides those that it remembers.
-NUM_IMAGES = {"lbfgs": 14, "adam": 11}
+# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature, and
+# for any tile; from python -m benchmarks.memory.
+TILE_BYTES = {4: 1700, 2: 1200}
+FIXED_BYTES = 150e6
+# Images that are there all the time, besides the two for each step that the optimiser remembers;
+# and those that it needs for a step, when there is no tile.
+NUM_IMAGES = 8
+NUM_STEP_IMAGES = 6
 SMALLEST_SIDE = 128  # px, of a tile; smaller ones are mostly halo
 KEPT_FREE = 0.15  # of the free memory
 PROBE_SIDE = 192  # px, of the image on which the speed is measured
@@ -171,15 +174,17 @@ def needed(
         dtype: precision of the features.
     """
     pixels, bytes_each = size[0] * size[1], dtype.itemsize
-    num_images = NUM_IMAGES[settings.optimizer]
+    remembered = 1  # Adam's means of the gradient and of its square
     if settings.optimizer == "lbfgs":
         limit = SHORT_HISTORY if pixels >= LARGE else settings.history
-        num_images += 2 * min(limit, settings.steps)
-    images = num_images * 3 * 4 * pixels
+        remembered = min(limit, settings.steps)
     targets = bytes_each * pixels * sum(_channels(x) / stride(x) ** 2 for x in loss.content_layers)
     margin = halo(loss.content_layers + loss.style_layers)
-    tile = math.prod(min(side + 2 * margin, length) for length in size)
-    return images + targets + TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile
+    tile_pixels = math.prod(min(side + 2 * margin, length) for length in size)
+    tile = FIXED_BYTES + TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile_pixels
+    image = 3 * 4 * pixels
+    images = (NUM_IMAGES + 2 * remembered) * image
+    return images + targets + max(tile, NUM_STEP_IMAGES * image)
 
 
 def work(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:

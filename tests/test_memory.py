@@ -30,9 +30,12 @@ def need(size, side, settings=SETTINGS, loss=SHALLOW):
 def test_memory_by_hand():
     settings = SlowSettings(optimizer="adam")
     loss = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1",))
-    images, targets = 11 * 3 * 4 * 1000 * 600, 4 * 128 / 4 * 1000 * 600
-    tile = memory.TILE_BYTES[4] * (200 + 2 * 4) ** 2  # relu2_1 reaches 4 px
+    images, targets = 10 * 3 * 4 * 1000 * 600, 4 * 128 / 4 * 1000 * 600
+    tile = memory.FIXED_BYTES + memory.TILE_BYTES[4] * (200 + 2 * 4) ** 2  # relu2_1 reaches 4 px
     assert need((1000, 600), 200, settings, loss) == images + targets + tile
+    # A step, when there is no tile, takes more than a small tile of a large image.
+    images, targets = 16 * 3 * 4 * 5000 * 4000, 4 * 128 / 4 * 5000 * 4000
+    assert need((5000, 4000), 200, settings, loss) == images + targets
 
 
 def test_lbfgs_counts_its_history():
@@ -69,7 +72,7 @@ def test_plan_is_told_once_and_before_the_first_step():
     ((plan, steps_before),) = plans
     assert steps_before == 0 and len(steps) == 6
     assert plan.size == (17, 128) and plan.side >= 128
-    assert 10**9 < plan.memory < 1.1e9 and plan.seconds > 0
+    assert 10**9 < plan.memory < 1.2e9 and plan.seconds > 0
     assert "128x17 px as a whole: about" in str(plan)
 
 
