@@ -26,6 +26,7 @@ NUM_IMAGES = 8
 NUM_STEP_IMAGES = 6
 SMALLEST_SIDE = 128  # px, of a tile; smaller ones are mostly halo
 KEPT_FREE = 0.15  # of the free memory
+MARGIN = 0.05  # of a limit; the estimate is no better
 PROBE_SIDE = 192  # px, of the image on which the speed is measured
 GB = 10**9
 
@@ -79,8 +80,9 @@ def measure_room(device: torch.device, max_memory: float | None = None) -> Room:
             free by default.
     """
     taken = taken_memory(device)
-    free = (1 - KEPT_FREE) * free_memory(device) if max_memory is None else max_memory - taken
-    return Room(taken, free, max_memory)
+    if max_memory is None:
+        return Room(taken, (1 - KEPT_FREE) * free_memory(device))
+    return Room(taken, (1 - MARGIN) * max_memory - taken, max_memory)
 
 
 class Bounded:

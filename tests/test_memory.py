@@ -159,5 +159,5 @@ def test_other_errors_pass(monkeypatch):
 def test_room_is_what_a_limit_leaves(monkeypatch):
     monkeypatch.setattr(memory, "taken_memory", lambda device: 300)
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
-    assert measure_room(torch.device("cpu"), 1200) == Room(300, 900, 1200)
+    assert measure_room(torch.device("cpu"), 1200) == Room(300, 840, 1200)
     assert measure_room(torch.device("cpu")) == Room(300, 850)
