@@ -12,6 +12,7 @@ from media.colors import keep_colors
 from models.checkpoint import read_checkpoint
 from models.device import (
     free_memory,
+    is_out_of_memory,
     pick_device,
     pick_precision,
     release_pages,
@@ -126,9 +127,7 @@ def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) ->
     try:
         stylize_in_bands(net, photo, write, memory=memory)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
-            "not enough memory" not in str(error)  # the CPU's allocator has no class of its own
-        ):
+        if not is_out_of_memory(error):
             raise
         return False
     return True

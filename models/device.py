@@ -107,11 +107,29 @@ def taken_memory(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-    except OSError:  # elsewhere only the most that it ever had is known
-        import resource
+    except OSError:  # elsewhere at best the most that it ever had is known
+        return peak_memory() or 0
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+
+def peak_memory() -> int | None:
+    """The most bytes of resident memory that this process ever had; None if the system does not
+    tell.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of any device was not enough."""
+    message = str(error).lower()
+    # The CPU's allocator raises a bare RuntimeError, with one text or another.
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        text in message for text in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def _available_memory() -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import free_memory, taken_memory
+from models.device import free_memory, is_out_of_memory, taken_memory
 from models.losses import LossSettings, PerceptualLoss
 from models.tiles import halo, split, stride
 from slow.objective import Objective, tiled
@@ -241,14 +241,6 @@ def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
             warnings.warn(f"out of memory; going on in tiles of {side} px", stacklevel=2)
 
     return attempt
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of any device was not enough."""
-    message = str(error).lower()
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        text in message for text in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 def _channels(layer: str) -> int:

@@ -100,7 +100,7 @@ def test_memory_that_is_not_enough_after_all_leads_to_less(net, monkeypatch):
 
     def store(shape, like):
         asked.append(shape)
-        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return torch.empty(2**60)
 
     monkeypatch.setattr(bands, "MemoryStore", store)
     assert torch.allclose(stylize(net, image, max_memory=1e12), expected, atol=1e-4)

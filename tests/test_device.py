@@ -1,9 +1,10 @@
 """What the machine has."""
 
+import pytest
 import torch
 
 from models import device
-from models.device import free_memory
+from models.device import free_memory, is_out_of_memory, peak_memory, taken_memory
 
 CPU = torch.device("cpu")
 
@@ -25,3 +26,17 @@ def test_limit_of_the_first_version_of_control_groups(tmp_path, monkeypatch):
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("6000")
     monkeypatch.setattr(device, "CONTROL_GROUP", tmp_path)
     assert free_memory(CPU) == 0
+
+
+def test_lack_of_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)  # the real allocator's message
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_peak_is_in_bytes_and_not_below_what_is_taken():
+    taken = taken_memory(CPU)
+    assert 2**20 < taken <= peak_memory() < 2**40
