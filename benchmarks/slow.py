@@ -13,7 +13,7 @@ at once, each in a process of its own; where other programs run, --clock cpu com
 
 import argparse
 import json
-import resource
+import math
 import subprocess
 import sys
 import time
@@ -28,7 +28,7 @@ from benchmarks.textbook import TextbookLoss, textbook_optimization
 from benchmarks.turns import SIDES, print_machine
 from fast import load
 from media import read_image
-from models.device import keep_pages, pick_device
+from models.device import keep_pages, peak_memory, pick_device
 from models.losses import LossSettings
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.stylize import start_image
@@ -137,8 +137,7 @@ def main() -> int:
     device = pick_device(args.device)
     if args.only:
         report = (run_textbook if args.only == "textbook" else run_ours)(args, device)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**report, "memory": memory}))
+        print(json.dumps({**report, "memory": (peak_memory() or math.nan) / 2**20}))
         return cli.OK
     print_machine(device, "float32")
     print("| start | loss | textbook | ours | ratio |\n| --- | --- | --- | --- | --- |")

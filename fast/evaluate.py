@@ -9,10 +9,8 @@ to get as low. --write stores the means in the checkpoint.
 """
 
 import argparse
-import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +19,9 @@ import cli
 from fast.figures import Figures, measure, summary
 from fast.stylize import find_model, load_net
 from fast.training.photos import find_photos, read_photos
-from media import read_image, write_atomically
+from media import read_image, sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
-from models.device import keep_pages
+from models.device import keep_pages, peak_memory
 from models.losses import LossSettings, PerceptualLoss
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -100,7 +98,8 @@ def main() -> int:
         }
         if args.json:
             write_atomically(args.json, json.dumps(report, indent=2, allow_nan=False).encode())
-    print(f"\npeak memory of this process: {_peak_memory():.0f} MB")
+    if peak := peak_memory():
+        print(f"\npeak memory of this process: {peak / 2**20:.0f} MB")
     return cli.OK
 
 
@@ -110,19 +109,9 @@ def make_loss(path: Path, checkpoint: Checkpoint, style: Path) -> PerceptualLoss
         settings, style_size = LossSettings(**checkpoint.loss), checkpoint.training["style_size"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} does not say how it was trained") from error
-    if hashlib.sha256(style.read_bytes()).hexdigest() != checkpoint.style.get("sha256"):
+    if sha256(style) != checkpoint.style.get("sha256"):
         raise ValueError(f"--style {style} is not the picture that {path} was trained on")
     return PerceptualLoss(settings, [read_image(style, long_side=style_size).rgb])
-
-
-def _peak_memory() -> float:
-    """In MB; NaN where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return memory / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:

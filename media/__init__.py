@@ -1,6 +1,6 @@
 """Pixels in and out: the only place that knows Pillow and 8-bit values."""
 
-from media.files import write_atomically
+from media.files import sha256, write_atomically
 from media.formats import FORMATS, check_format, find_images
 from media.images import Picture, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
@@ -20,6 +20,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_text",
+    "sha256",
     "to_pil",
     "write_atomically",
     "write_image",

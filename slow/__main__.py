@@ -25,8 +25,7 @@ from tqdm import tqdm
 import cli
 from fast import load
 from fast.stylize import find_model
-from media import check_format, read_image
-from media.files import sha256
+from media import check_format, read_image, sha256
 from models.device import keep_pages, pick_device, pick_precision
 from models.losses import LossSettings
 from slow.batch import SharedLosses, plan_jobs

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from media import check_format, read_image, write_image
-from media.files import sha256
+from media import check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
 from models.vgg import VGG19Features, smallest_side

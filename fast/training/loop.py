@@ -19,7 +19,7 @@ from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings
 from fast.training.stability import instability_loss
-from media import read_image
+from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.losses import LossSettings, PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -93,15 +93,16 @@ def train(
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
     net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
+    names = photos.names.encode(errors="surrogateescape")
     checkpoint = Checkpoint(
         arguments=net.arguments,
         weights={},
-        style={"file": style.name, "sha256": _sha256(style.read_bytes()), **(credits or {})},
+        style={"file": style.name, "sha256": sha256(style), **(credits or {})},
         loss=plain(asdict(loss)),
         training={
             **asdict(settings),
-            "data": _sha256(photos.names.encode(errors="surrogateescape")),
-            "init_from": _sha256(init_from.read_bytes()) if init_from else "",
+            "data": hashlib.sha256(names).hexdigest(),
+            "init_from": sha256(init_from) if init_from else "",
             "mixed_precision": accelerator.mixed_precision,
             "processes": accelerator.num_processes,
             "step": 0,
@@ -253,10 +254,6 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
                 f"{output} holds another training: {change}; "
                 "start anew by --force instead of --resume, or choose another output"
             )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _name(device: torch.device) -> str:
