@@ -96,9 +96,7 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
         if path is None or not os.path.isdir(path):
             photos.setdefault(path and os.path.abspath(path), (path, Path()))
             continue
-        found = find_images(path)
-        if output and _is_below(output, path):
-            found = [photo for photo in found if not _is_below(photo, output)]
+        found = find_images(path, outside=output)
         if not found:
             problems.append(f"{path}: no image in this folder")
         name = Path(_real(path).name if len(paths) > 1 else "")
@@ -160,10 +158,6 @@ def _check_targets(jobs: Sequence[Job]) -> None:
                 f"{job.source}; paint them one after the other, each with an -o of its own"
             )
         writers[place] = job
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return _real(folder) in _real(path).parents
 
 
 def _real(path: Path) -> Path:

@@ -47,15 +47,28 @@ def check_format(path: Path, depth: int = 8, long_side: int = 0) -> None:
         )
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, *, outside: Path | None = None) -> list[Path]:
     """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
 
     Broken links are among them, so that it does not go unnoticed that a photo is missing.
+
+    Args:
+        folder: where to look.
+        outside: a subfolder, such as that of the results, whose images are left out; any other
+            folder changes nothing.
     """
-    return sorted(
+    images = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in FORMATS
         and (os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    if outside and _is_below(outside, folder):
+        images = [image for image in images if not _is_below(image, outside)]
+    return images
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    # Unlike Path.resolve, realpath takes a link that leads to itself.
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents

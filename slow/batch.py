@@ -12,6 +12,7 @@ from torch import Tensor
 from media import find_images
 from models.losses import LossSettings, PerceptualLoss, loss_network
 from slow.job import Job
+from slow.recipe import read_recipe
 
 
 def plan_jobs(
@@ -25,7 +26,9 @@ def plan_jobs(
     """Which paintings to make.
 
     A folder stands for each of the pictures in it: of contents, each is painted; of styles, each
-    content is painted in each. Style files without a folder among them make one blend.
+    content is painted in each. Style files without a folder among them make one blend. What earlier
+    runs have painted is not taken for a picture of a folder: the output folder is left out, and
+    every image that carries a recipe.
 
     Args:
         contents: a content image or a folder of them.
@@ -48,16 +51,16 @@ def plan_jobs(
     if content_masks or style_masks:
         raise ValueError("--content-mask and --style-mask are for one painting, not for folders")
 
-    if output.suffix or output.is_file():
+    if not output.is_dir() and (output.suffix or output.exists()):
         raise ValueError(f"-o {output}: several paintings need a folder, not a file")
     if any(path.is_dir() for path in styles):
-        blends = [(style,) for path in styles for style in _images(path)]
+        blends = [(style,) for path in styles for style in _images(path, output)]
     else:
         blends = [tuple(styles)]
     # The styles are the outer loop: what is computed of one serves all contents.
     jobs = []
     for blend in blends:
-        for content in _images(contents):
+        for content in _images(contents, output):
             folder = content.relative_to(contents).parent if contents.is_dir() else Path()
             name = "_".join([content.stem, *(style.stem for style in blend)])
             jobs.append(Job(content, blend, output / folder / f"{name}.png"))
@@ -67,13 +70,21 @@ def plan_jobs(
     return jobs
 
 
-def _images(path: Path) -> list[Path]:
+def _images(path: Path, output: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = find_images(path)
+    found = [image for image in find_images(path, outside=output) if not _is_painting(image)]
     if not found:
-        raise ValueError(f"{path}: no image in this folder")
+        raise ValueError(f"{path}: no image in this folder, or only paintings of this program")
     return found
+
+
+def _is_painting(image: Path) -> bool:
+    try:
+        read_recipe(image)
+    except (OSError, ValueError):  # a damaged photo is told when its turn comes
+        return False
+    return True
 
 
 class SharedLosses:

@@ -104,6 +104,18 @@ def test_wrong_plans_are_refused(photos, styles, tmp_path):
         plan_jobs(photos, [styles], tmp_path / "out")
 
 
+@pytest.mark.parametrize("folder", ["photos", "photos/deep/out", "styles/out", "out.v2"])
+def test_paintings_of_an_earlier_run_are_not_painted(run, photos, styles, folder, tmp_path):
+    output = tmp_path / folder
+    output.mkdir(parents=True, exist_ok=True)
+    before = plan_jobs(photos, [styles], output)
+    assert len(before) == 6
+    assert run(slow_cli, photos, styles, "-o", output, *FEW, "--steps", 1)[0] == 0
+    assert plan_jobs(photos, [styles], output) == before
+    assert plan_jobs(photos, [styles], tmp_path / "other")[0].content == photos / "0.png"
+    assert len(plan_jobs(photos, [styles], tmp_path / "other")) == 6
+
+
 def test_targets_are_kept_for_one_style(styles):
     losses = SharedLosses(LossSettings(content_layers=("relu1_1",), style_layers=("relu1_1",)))
     image = [smooth_image(16, 16)]
