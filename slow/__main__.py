@@ -81,7 +81,7 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
     if len(jobs) == 1:
         cli.check_output(jobs[0].output, exists_ok=True, remedy="")
     if args.preview:
-        check_format(args.preview)
+        check_format(args.preview, long_side=args.size)
         cli.check_output(args.preview, exists_ok=True, remedy="", flag="--preview")
         used = {path.resolve() for job in jobs for path in (*job.inputs, job.output)}
         if args.preview.resolve() in used | {path.resolve() for path in others}:

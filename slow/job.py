@@ -204,10 +204,7 @@ def paint(
                 resume=state,
                 callback=progress,
             )
-        progress.finish(painting)
         write(painting, complete=True)
-        path.unlink(missing_ok=True)
-        return True
     except BaseException as error:
         progress.finish()
         if progress.latest is None:
@@ -219,6 +216,9 @@ def paint(
             return False
         reason = str(error) or type(error).__name__
         raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
+    path.unlink(missing_ok=True)
+    progress.finish(painting)
+    return True
 
 
 def _read_style(path: Path, settings: SlowSettings) -> Tensor:

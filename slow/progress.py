@@ -1,6 +1,7 @@
 """What is seen and kept of a run while it goes on: a bar, a preview, its state, the best image."""
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Progress:
         if self.save and self.save_every and iterate.step % self.save_every == 0:
             self.save(iterate.state)
         if self.preview and time.monotonic() - self.last_preview > PREVIEW_SECONDS:
-            write_image(self.preview, iterate.best)
+            self._write_preview(iterate.best)
             self.last_preview = time.monotonic()
         if self._stop:
             self.is_stopped = True
@@ -92,4 +93,11 @@ class Progress:
             self.bar.refresh()
             self.bar.close()
         if self.preview and painting is not None:
+            self._write_preview(painting)
+
+    def _write_preview(self, painting: Tensor) -> None:
+        try:
             write_image(self.preview, painting)
+        except OSError as error:  # no reason to lose the run
+            reason = error.strerror or error
+            warnings.warn(f"--preview {self.preview} cannot be written: {reason}", stacklevel=2)

@@ -188,3 +188,20 @@ def test_preview_shows_the_painting(run, files, tmp_path, monkeypatch):
     assert run(slow_cli, *files, *FEW, "--preview", preview)[0] == 0
     assert sizes == [(1, 3, 16, 20)]
     assert torch.equal(read_image(preview).rgb, read_image(files[3]).rgb)
+
+
+def test_a_preview_that_cannot_be_written_does_not_end_the_run(run, files, whole, monkeypatch):
+    def fail(path, *_):
+        # At the end, the result is there before its preview is tried.
+        finished.append(files[3].exists() and read_recipe(files[3]).complete)
+        raise OSError(28, "No space left on device", str(path))
+
+    finished = []
+    monkeypatch.setattr(progress_module, "PREVIEW_SECONDS", 0)
+    monkeypatch.setattr(progress_module, "write_image", fail)
+    preview = files[3].with_name("preview.png")
+    code, out, err = run(slow_cli, *files, *FEW, "--preview", preview)
+    assert (code, out) == (0, f"{files[3]}\n")
+    assert f"warning: --preview {preview} cannot be written: No space left on device" in err
+    assert files[3].read_bytes() == whole and not state_path(files[3]).exists()
+    assert finished == [False] * 18 + [True]
