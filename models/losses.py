@@ -319,7 +319,8 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
         """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
-        return self.terms(*self.means(image, content_targets, {}), total_variation(image))
+        guides = self.guides(image.shape[-2:])
+        return self.terms(*self.means(image, content_targets, guides), total_variation(image))
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -96,6 +96,23 @@ def test_two_halves_of_one_style_are_about_no_mask(vgg):
     assert torch.cosine_similarity(result.flatten(), gradient.flatten(), dim=0) > 0.99
 
 
+def test_the_loss_as_a_module_knows_the_regions(vgg):
+    loss = regional(
+        vgg,
+        Region(left_half(), (1.0, 0.0), (None, None)),
+        Region(1 - left_half(), (0.0, 1.0), (None, None)),
+        style=(STYLE, OTHER),
+    )
+    image = IMAGE.clone().requires_grad_(True)
+    terms = loss(image, loss.content_targets(CONTENT))
+    terms.total.backward()
+    expected, gradient = evaluate(loss, side=32)
+    for name in ("total", "content", "style", "tv"):
+        value = getattr(expected, name).item()
+        assert getattr(terms, name).item() == pytest.approx(value, rel=1e-4)
+    assert (image.grad - gradient).norm() < 1e-3 * gradient.norm()
+
+
 def test_soft_borders_leave_no_gap(vgg):
     """Two guides add up to that of the whole, wherever one changes into the other."""
     ramp = torch.linspace(0, 1, 64).expand(1, 1, 32, 64)
