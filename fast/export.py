@@ -1,12 +1,12 @@
 """Export a trained style for programs that run without this project.
 
-    python -m fast.export --model starry_night.pth --to onnx -o starry_night.onnx
-    python -m fast.export --model starry_night.pth --to pt2 -o starry_night.pt2
+    python -m fast.export --model starry_night.pth -o starry_night.onnx
+    python -m fast.export --model starry_night.pth -o starry_night.pt2
 
 The exported program takes "image", float32 (1, 3, height, width) RGB in [0, 1], and gives
 "painting", the same in size, kind and range: what predict.py paints. Any height and width will do
-from 9 px on. The file's metadata say so, and what the style is. onnx is for ONNX Runtime, OpenVINO
-and others; pt2 for torch.export.load(FILE).module().
+from 9 px on. The file's metadata say so, and what the style is. The suffix chooses the format:
+.onnx is for ONNX Runtime, OpenVINO and others, .pt2 for torch.export.load(FILE).module().
 """
 
 import argparse
@@ -26,7 +26,7 @@ from models.checkpoint import read_checkpoint
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
-FORMATS = ("onnx", "pt2")
+FORMATS = (".onnx", ".pt2")
 
 
 class Painter(nn.Module):
@@ -51,12 +51,12 @@ class Painter(nn.Module):
         return painting.index_select(2, rows).index_select(3, columns).clamp(0, 1)
 
 
-def export(net: TransformerNet, to: str, about: dict[str, str]) -> bytes:
+def export(net: TransformerNet, suffix: str, about: dict[str, str]) -> bytes:
     """The content of an exported program.
 
     Args:
         net: network from `load_net`, float32 on the CPU.
-        to: "onnx" or "pt2".
+        suffix: the format, ".onnx" or ".pt2".
         about: what else its metadata tell.
 
     Raises:
@@ -71,7 +71,7 @@ def export(net: TransformerNet, to: str, about: dict[str, str]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inner workings of PyTorch
         program = torch.export.export(painter, (example,), dynamic_shapes=(sizes,))
-        return _to_onnx(program, sizes, about) if to == "onnx" else _to_pt2(program, about)
+        return _to_onnx(program, sizes, about) if suffix == ".onnx" else _to_pt2(program, about)
 
 
 def _to_pt2(program: torch.export.ExportedProgram, about: dict[str, str]) -> bytes:
@@ -87,7 +87,7 @@ def _to_onnx(
         import onnx  # noqa: F401 - for torch.onnx
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ValueError('--to onnx needs: pip install -e ".[export]"') from None
+        raise ValueError('an .onnx file needs: pip install -e ".[export]"') from None
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     exported = torch.onnx.export(
         program,
@@ -110,10 +110,12 @@ def parse_args() -> argparse.Namespace:
         help="a .pth, or the name of one in checkpoints/",
     )
     parser.add_argument(
-        "--to", choices=FORMATS, default=FORMATS[0], help="format (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="file to write"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=f"file to write, {' or '.join(FORMATS)}",
     )
     parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     return parser.parse_args()
@@ -121,12 +123,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    suffix = args.output.suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"-o {args.output}: the suffix must be {' or '.join(FORMATS)}")
     cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
     path = find_model(args.model)
     net = load_net(path, device="cpu", precision="float32")
     style = read_checkpoint(path).style
     about = {name: style[name] for name in ("title", "artist", "licence") if style.get(name)}
-    write_atomically(args.output, export(net, args.to, about))
+    write_atomically(args.output, export(net, suffix, about))
     print(args.output)
     return cli.OK
 

@@ -42,7 +42,7 @@ def test_onnx_runtime_paints_the_same_at_any_size(kind):
     pytest.importorskip("onnxscript")
     net = random_net(**kind)
     expected = [stylize(net, smooth_image(*size)) for size in SIZES]
-    content = export(net, "onnx", {"title": "Waves"})
+    content = export(net, ".onnx", {"title": "Waves"})
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for size, painting in zip(SIZES, expected, strict=True):
         [result] = session.run(["painting"], {"image": smooth_image(*size).numpy()})
@@ -64,7 +64,7 @@ def test_torchs_own_program_paints_the_same_at_any_size():
     net = random_net(**KINDS[1])  # the other kind is what the command below exports
     expected = [stylize(net, smooth_image(*size)) for size in SIZES]
     files = {"title": "", "image": ""}
-    content = io.BytesIO(export(net, "pt2", {"title": "Waves"}))
+    content = io.BytesIO(export(net, ".pt2", {"title": "Waves"}))
     program = torch.export.load(content, extra_files=files).module()
     for size, painting in zip(SIZES, expected, strict=True):
         torch.testing.assert_close(program(smooth_image(*size)), painting, rtol=0, atol=1e-4)
@@ -73,7 +73,7 @@ def test_torchs_own_program_paints_the_same_at_any_size():
 
 def test_command_writes_a_program_that_is_no_checkpoint(run, tiny_model, tmp_path):
     target = tmp_path / "tiny.pt2"
-    code, out, _ = run(export_cli, "--model", tiny_model, "--to", "pt2", "-o", target)
+    code, out, _ = run(export_cli, "--model", tiny_model, "-o", target)
     assert code == 0 and out.split() == [str(target)]
     image = smooth_image(20, 31)
     expected = stylize(load_net(tiny_model, device="cpu", precision="float32"), image)
@@ -81,8 +81,15 @@ def test_command_writes_a_program_that_is_no_checkpoint(run, tiny_model, tmp_pat
     torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="exported program"):
         read_checkpoint(target)
-    code, _, err = run(export_cli, "--model", tiny_model, "--to", "pt2", "-o", target)
+    code, _, err = run(export_cli, "--model", tiny_model, "-o", target)
     assert code == 2 and "--force" in err
+
+
+def test_other_suffixes_are_refused(run, tiny_model, tmp_path):
+    target = tmp_path / "painter.tflite"
+    code, out, err = run(export_cli, "--model", tiny_model, "-o", target)
+    assert code == 2 and not out and not target.exists()
+    assert err.splitlines() == [f"error: -o {target}: the suffix must be .onnx or .pt2"]
 
 
 def test_missing_packages_are_named(run, tiny_model, tmp_path, monkeypatch):
