@@ -334,3 +334,10 @@ def test_conversion_keeps_an_existing_file_and_needs_a_model(run, tmp_path):
     source.write_bytes(b"<html>Not found</html>")
     code, out, err = run(checkpoint_cli, "convert", source, "-o", target, "--force")
     assert code == 2 and "HTML" in err and not out and target.read_bytes() == b"precious"
+
+
+def test_converted_file_is_called_as_a_checkpoint(run, tmp_path):
+    source = save(random_network(Clipmorph), tmp_path / "other.model")
+    code, out, err = run(checkpoint_cli, "convert", source, "-o", tmp_path / "ours.png")
+    assert code == 2 and not out and not (tmp_path / "ours.png").exists()
+    assert err.splitlines() == [f"error: -o {tmp_path / 'ours.png'}: the name must end in .pth"]

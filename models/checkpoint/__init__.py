@@ -98,6 +98,26 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise ValueError(f"{path} cannot be used: {error}") from error
 
 
+def convert(path: Path | str, credits: dict[str, str]) -> Checkpoint:
+    """A style that another project or this one trained, as a checkpoint that tells what it is of.
+
+    Args:
+        path: file to read.
+        credits: title, artist, licence of the style picture; what is not given stays as it was.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is no checkpoint that can be read, or its weights fit no network.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint.build()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    checkpoint.style |= credits
+    return checkpoint
+
+
 def _ours(stored: dict[str, Any]) -> Checkpoint:
     """A checkpoint of this project's own format."""
     if stored["format"] != FORMAT:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cli
 from media import write_atomically
-from models.checkpoint import read_checkpoint
+from models.checkpoint import convert
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,15 +32,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.output.suffix != ".pth":
+        raise ValueError(f"-o {args.output}: the name must end in .pth")
     cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
-    checkpoint = read_checkpoint(args.input)
-    try:
-        checkpoint.build()
-    except ValueError as error:
-        raise ValueError(f"{args.input}: {error}") from error
     credits = {"title": args.title, "artist": args.artist, "licence": args.licence}
-    checkpoint.style |= {name: text for name, text in credits.items() if text is not None}
-    write_atomically(args.output, checkpoint.to_bytes())
+    credits = {name: text for name, text in credits.items() if text is not None}
+    write_atomically(args.output, convert(args.input, credits).to_bytes())
     print(args.output)
     return cli.OK
 
