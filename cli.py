@@ -161,7 +161,7 @@ def run(main: Callable[[], int]) -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see predict.py
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see interrupt.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = main()
     except KeyboardInterrupt:

@@ -7,11 +7,10 @@ Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standar
 the bundled sample photos are painted. The paths of the written files are printed.
 """
 
-import signal
+import interrupt
 
-# torch takes seconds to import; until cli.run takes over, Ctrl-C ends the process without a word.
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":  # before torch is imported
+    interrupt.end_silently()
 
 import argparse
 import inspect

@@ -7,6 +7,11 @@ A checkpoint and, beside it, a preview picture are written every --save-every st
 interrupted training goes on with the same command and --resume.
 """
 
+import interrupt
+
+if __name__ == "__main__":  # before torch is imported
+    interrupt.end_silently()
+
 import argparse
 import inspect
 import os

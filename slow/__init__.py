@@ -1,5 +1,12 @@
 """The slow path: optimising one image directly (Gatys et al., arXiv 1508.06576)."""
 
+import sys
+
+import interrupt
+
+if sys.argv[:1] == ["-m"]:  # python -m is on its way to one of the command lines in here
+    interrupt.end_silently()
+
 from slow.regions import Region
 from slow.settings import PRESETS, SlowSettings
 from slow.stylize import Iterate, stylize

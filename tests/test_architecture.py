@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "models": {"models"},
     "media": {"media"},
-    "slow": {"slow", "models", "media", "cli"},
-    "fast": {"fast", "models", "media", "cli"},
+    "slow": {"slow", "models", "media", "cli", "interrupt"},
+    "fast": {"fast", "models", "media", "cli", "interrupt"},
 }
 # Two command lines need more than their package: --init of the slow one takes a trained style, and
 # the one that converts checkpoints shares flags and exit codes with the others and writes a file.
@@ -30,7 +30,8 @@ EXCEPTIONS = {
     "slow/__main__.py": {"fast"},
     "models/checkpoint/__main__.py": {"cli", "media"},
 }
-OURS = {"models", "media", "slow", "fast", "cli", "train", "predict", "benchmarks", "tests"}
+OURS = {"models", "media", "slow", "fast", "cli", "interrupt", "train", "predict", "benchmarks"}
+OURS |= {"tests"}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,0 +1,40 @@
+"""Ctrl-C while the command lines start."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_architecture import ROOT
+
+COMMANDS = [
+    ["predict.py"],
+    ["train.py"],
+    ["-m", "slow"],
+    ["-m", "slow.explain"],
+    ["-m", "fast.evaluate"],
+    ["-m", "fast.export"],
+]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_ctrl_c_while_torch_is_imported_shows_no_traceback(command, tmp_path):
+    # Found before the real one.
+    (tmp_path / "torch.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    process = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("package", ["slow", "fast"])
+def test_the_library_leaves_signals_alone(package):
+    code = f"import signal, {package}; assert signal.getsignal(2) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
