@@ -8,7 +8,7 @@ quality.
     python -m slow --preset gatys --show-settings
 
 Ctrl-C ends the run and saves the best image so far; --resume goes on. A folder stands for each of
-the pictures in it.
+the pictures in it but those that were painted by this program.
 """
 
 import argparse
@@ -179,7 +179,7 @@ def say_skipped(output: Path, recipe: Recipe) -> None:
         differences = recipe.differences(read_recipe(output))
     except ValueError:  # a format without room for a recipe
         differences = []
-    made = f", but made with other settings ({differences[0]} there)" if differences else ""
+    made = f", but was made otherwise: {differences[0]}" if differences else ""
     cli.say(f"{output} is finished{made}; --force paints it again")
 
 

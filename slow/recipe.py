@@ -17,6 +17,13 @@ from slow.settings import SlowSettings
 Kind = TypeVar("Kind")
 
 PROGRAM = "slow-fast-style-transfer"
+# What a recipe's own fields are called on the command line, where it is not --name.
+ARGUMENTS = {
+    "content": "CONTENT",
+    "styles": "STYLE",
+    "content_masks": "--content-mask",
+    "style_masks": "--style-mask",
+}
 
 
 def program_version() -> str:
@@ -65,17 +72,31 @@ class Recipe:
         return json.dumps(asdict(self), indent=indent)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """What leads to another painting, as "name: ours, theirs"."""
+        """What leads to another painting than the other recipe ("there"), a sentence each."""
         ours, theirs = (
             asdict(recipe) | asdict(recipe.settings) | asdict(recipe.loss)
             for recipe in (self, other)
         )
-        ignored = {"settings", "loss", "result", "complete", "program", "version", "torch"}
-        return [
-            f"{name}: {ours[name]}, {theirs[name]}"
+        apart = {"files", "settings", "loss", "result", "complete", "program", "version", "torch"}
+        settings = [
+            f"{_argument(name)} is {_shown(ours[name])} here and {_shown(theirs[name])} there"
             for name in ours
-            if name not in ignored and ours[name] != theirs[name]
+            if name not in apart and ours[name] != theirs[name]
         ]
+        files = [
+            f"{name} {'has changed' if name in other.files else 'is not used there'}"
+            for name, checksum in self.files.items()
+            if other.files.get(name) != checksum
+        ]
+        return settings + files
+
+
+def _argument(name: str) -> str:
+    return ARGUMENTS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) or "not given" if isinstance(value, tuple) else str(value)
 
 
 def read_recipe(path: Path) -> Recipe:

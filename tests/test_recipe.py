@@ -1,6 +1,7 @@
 """Recipes: what is embedded in a result, and that it makes the same result again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -109,3 +110,23 @@ def test_integers_may_stand_for_numbers(made):
     recipe = json.loads(read_recipe(made()).to_json())
     recipe["loss"]["style_weight"] = 12
     assert recipe_from(recipe).loss.style_weight == 12.0
+
+
+def test_differences_are_sentences(made):
+    recipe = read_recipe(made())
+    assert recipe.differences(recipe) == []
+    first = next(iter(recipe.files))
+    other = replace(
+        recipe,
+        content="b.jpg",
+        style_masks=("m.png", "n.png"),
+        settings=replace(recipe.settings, size=512),
+        files=recipe.files | {first: "0" * 64},
+        complete=False,
+    )
+    assert recipe.differences(other) == [
+        f"CONTENT is {recipe.content} here and b.jpg there",
+        "--style-mask is not given here and m.png,n.png there",
+        "--size is 40 here and 512 there",
+        f"{first} has changed",
+    ]

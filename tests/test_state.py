@@ -145,10 +145,10 @@ def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp
     state = state_path(files[3])
     changed = []
     if harm == "settings":
-        changed, what = ["--style-weight", "3"], "style_weight: 3.0, 10.0 there"
+        changed, what = ["--style-weight", "3"], "--style-weight is 3.0 here and 10.0 there"
     elif harm == "input":
         write_image(files[1], smooth_image(48, 48, seed=5))
-        what = "style.png"
+        what = f"of another run: {files[1]} has changed; start anew"
     elif harm == "cut":
         state.write_bytes(state.read_bytes()[:-300])
         what = "damaged"
@@ -176,7 +176,7 @@ def test_finished_results_are_left_alone(run, files, whole):
     code, out, err = run(slow_cli, *files, *FEW, "--resume")
     assert (code, out) == (0, "") and "is finished;" in err
     code, _, err = run(slow_cli, *files, *FEW, "--resume", "--seed", 3)
-    assert code == 0 and "seed: 3, 0 there" in err
+    assert code == 0 and "made otherwise: --seed is 3 here and 0 there; --force" in err
     assert files[3].stat().st_mtime_ns == before
 
 
