@@ -8,7 +8,7 @@ import cli
 from media.formats import DEPTHS
 from slow.job import paint
 from slow.recipe import read_recipe
-from slow.settings import PRESETS, SlowSettings
+from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -34,19 +34,21 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        default="best",
         help="all settings that no other flag changes; gatys follows the paper; "
-        "--preset NAME --help shows them (default: %(default)s)",
+        f"--preset NAME --help shows them (default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--show-settings", action="store_true", help="print the settings of this run and end"
     )
+    # Only to find the defaults; what is wrong is for the parser itself to tell.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", choices=tuple(PRESETS), default="best")
-    early.add_argument("--from", dest="source", type=Path)
+    early.add_argument("--preset", nargs="?")
+    early.add_argument("--from", dest="source", type=Path, nargs="?")
     known, _ = early.parse_known_args()
     recipe = read_recipe(known.source) if known.source else None
-    settings, loss = (recipe.settings, recipe.loss) if recipe else PRESETS[known.preset]
+    settings, loss = PRESETS.get(known.preset, PRESETS[DEFAULT_PRESET])
+    if recipe:
+        settings, loss = recipe.settings, recipe.loss
     cli.add_settings(parser, SlowSettings, "optimisation", settings)
     cli.add_loss_flags(parser, loss)
     add_mask_flags(parser)
@@ -141,9 +143,9 @@ def parse_args(description: str) -> argparse.Namespace:
     """The flags; `loss_defaults` and `recipe_used` are what --preset and --from have come to."""
     parser = make_parser(description)
     args = parser.parse_args()
+    if args.source and args.preset:
+        parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe
     if not ends_early and not (args.content and args.styles and args.output):
         parser.error("CONTENT, STYLE and -o FILE are needed")
-    if args.source and args.preset != parser.get_default("preset"):
-        parser.error("--from and --preset cannot be given together")
     return args

@@ -119,3 +119,4 @@ PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
         LossSettings(content_layers=("relu4_2",), pooling="average"),
     ),
 }
+DEFAULT_PRESET = "best"

@@ -18,7 +18,7 @@ from slow.memory import Bounded, measure_room
 from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
-from slow.settings import PRESETS, SlowSettings, scales
+from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings, scales
 
 # Standard deviation of the noise to start from, around a medium grey. White noise of full contrast
 # would still be seen after hundreds of steps, for the features hardly react to the finest grain.
@@ -143,8 +143,8 @@ def stylize(
         ValueError: a setting is out of range, or an image is too small for the layers.
         FloatingPointError: the very first loss at a scale is not finite.
     """
-    best_settings, best_loss = PRESETS["best"]
-    settings, loss = settings or best_settings, loss or best_loss
+    usual_settings, usual_loss = PRESETS[DEFAULT_PRESET]
+    settings, loss = settings or usual_settings, loss or usual_loss
     photo = content
     content, style, picture = match_colors(content, style, settings.colors)
     if regions:

@@ -328,6 +328,20 @@ def test_presets_can_be_shown_and_changed(run):
     assert (loss.pooling, loss.style_loss) == ("average", "gram")
 
 
+@pytest.mark.parametrize("value", [["bogus"], []])
+def test_a_wrong_preset_is_told_by_the_parser_that_knows_all_flags(run, value):
+    code, out, err = run(slow_cli, "--preset", *value)
+    assert (code, out) == (2, "") and "usage: python -m slow" in err and "[CONTENT]" in err
+    assert "argument --preset" in err
+
+
+def test_a_recipe_and_a_preset_exclude_each_other(run, files):
+    run(slow_cli, *files, *FEW)
+    for preset in PRESETS:
+        code, _, err = run(slow_cli, "--from", files[3], "--preset", preset, "--show-settings")
+        assert code == 2 and "--from and --preset cannot be given together" in err
+
+
 def test_command_starts_from_a_trained_style(run, files):
     code, out, _ = run(slow_cli, *files, *FEW, "--init", "starry_night.pth")
     assert code == 0 and out
