@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from media import as_bytes, as_float
+
 BAND_PIXELS = 1 << 19
 
 
@@ -30,13 +32,3 @@ def bandwise(function: Callable[..., Tensor], *images: Tensor, halo: int = 0) ->
         band = band[..., top - start : bottom - start, :].clamp(0, 1)
         result[..., top:bottom, :] = as_bytes(band) if first.dtype == torch.uint8 else band
     return result
-
-
-def as_float(image: Tensor) -> Tensor:
-    """An image of either kind as float32 in [0, 1]."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
-
-
-def as_bytes(image: Tensor) -> Tensor:
-    """An image in [0, 1] rounded to uint8."""
-    return image.mul(255).round().byte()

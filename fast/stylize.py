@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.bands import stylize_in_bands
-from fast.bandwise import as_bytes, as_float
+from media import as_bytes, as_float
 from media.colors import keep_colors
 from models.checkpoint import read_checkpoint
 from models.device import (

@@ -1,9 +1,10 @@
-"""Pixels in and out: the only place that knows Pillow and 8-bit values."""
+"""Pixels in and out: the only place that knows Pillow, and how floats become bytes."""
 
 from media.files import sha256, write_atomically
 from media.formats import FORMATS, check_format, find_images
 from media.images import Picture, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
+from media.pixels import as_bytes, as_float
 from media.sheet import contact_sheet
 from media.writing import encode_image, read_text, write_image
 
@@ -11,6 +12,8 @@ __all__ = [
     "FORMATS",
     "Picture",
     "PilImage",
+    "as_bytes",
+    "as_float",
     "check_format",
     "contact_sheet",
     "decode_image",

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from media.files import replacing
+from media.pil import to_pil
 
 LAST_MILLISECONDS = 2000  # that the last frame stays
 
@@ -22,12 +22,7 @@ def write_animation(path: Path, frames: Sequence[Tensor], *, frames_per_second: 
     Raises:
         OSError: the file cannot be written.
     """
-    images = [
-        Image.fromarray(
-            frame[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
-        )
-        for frame in frames
-    ]
+    images = [to_pil(frame) for frame in frames]
     # The last frame has the most colours; one palette for all keeps them from flickering.
     palette = images[-1].quantize(256)
     images = [image.quantize(palette=palette) for image in images]

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from media.pil import from_pil
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, without their yellow.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,7 +65,7 @@ def line_chart(lines: dict[str, Sequence[float]], *, title: str, x_title: str) -
         y = top + 10 + 22 * number
         draw.line([(left + width + 14, y), (left + width + 38, y)], color, width=3)
         draw.text((left + width + 46, y), name, "black", font, anchor="lm")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    return from_pil(image).rgb
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:

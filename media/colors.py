@@ -9,7 +9,7 @@ _LUMA = (0.299, 0.587, 0.114)
 # Turns of the colour axes along which histograms are matched, one after the other.
 NUM_TURNS = 8
 NUM_QUANTILES = 513
-MAX_PIXELS = 1 << 18  # that quantiles are taken from
+MAX_SAMPLES = 1 << 18  # that quantiles are taken from
 
 
 def luma(image: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _match_values(values: Tensor, wanted: Tensor) -> Tensor:
 
 def _quantiles(values: Tensor) -> Tensor:
     """(NUM_QUANTILES,) from the lowest to the highest of values (N,)."""
-    step = -(-len(values) // MAX_PIXELS)
+    step = -(-len(values) // MAX_SAMPLES)
     ordered = values[::step].sort().values
     places = torch.linspace(0, len(ordered) - 1, NUM_QUANTILES, dtype=torch.float64)
     return ordered[places.round().long().to(values.device)]

@@ -11,6 +11,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from media.pixels import as_float
+
 # The EXIF tags that describe the photo and not the file: texts, camera, dates, rights; and the
 # blocks of exposure and place.
 KEPT_TAGS = {
@@ -43,7 +45,7 @@ class Picture:
     @property
     def rgb(self) -> Tensor:
         """(1, 3, H, W) float32 RGB in [0, 1], four times as large."""
-        return self.pixels.float().div_(255)
+        return as_float(self.pixels)
 
 
 def read_image(
@@ -166,7 +168,7 @@ def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | Non
 def _to_8bit_srgb(image: Image.Image) -> Image.Image:
     """RGB, or RGBA where the image has transparency; 8 bits a channel, sRGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8bit_grey(image)
+        image = _to_8bit_gray(image)
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
     profile = image.info.get("icc_profile")
@@ -179,18 +181,18 @@ def _to_8bit_srgb(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_8bit_grey(image: Image.Image) -> Image.Image:
+def _to_8bit_gray(image: Image.Image) -> Image.Image:
     """Integers are 16-bit values; floats reach up to 1, 255 or 65535, whichever holds them all."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     white = 65535.0
     if image.mode == "F":  # a few values beyond do not count
         brightest = np.percentile(values, 99)
         white = next((limit for limit in (1.0, 255.0) if brightest <= limit), white)
-    grey = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
-    grey.info = dict(image.info)
-    if isinstance(grey.info.get("transparency"), int):
-        grey.info["transparency"] >>= 8
-    return grey
+    gray = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
+    gray.info = dict(image.info)
+    if isinstance(gray.info.get("transparency"), int):
+        gray.info["transparency"] >>= 8
+    return gray
 
 
 def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:

@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from media.images import Picture, read_image, scaled_size, to_picture
+from media.pixels import as_bytes
 
 PilImage = Image.Image  # the type, for those who do not know Pillow
 
@@ -28,11 +29,11 @@ def from_pil(image: Image.Image, *, long_side: int | None = None) -> Picture:
     return to_picture(image, scaled_size(image.size, long_side))
 
 
-def to_pil(rgb: Tensor, *, like: Picture) -> Image.Image:
+def to_pil(rgb: Tensor, *, like: Picture | None = None) -> Image.Image:
     """An image (1, 3, H, W), float32 in [0, 1] or uint8, with the transparency of a picture."""
-    pixels = rgb[0].cpu() if rgb.dtype == torch.uint8 else rgb[0].cpu().mul(255).round().byte()
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    if like.alpha is not None:
+    pixels = as_bytes(rgb[0]).permute(1, 2, 0).contiguous()
+    image = Image.fromarray(pixels.cpu().numpy())
+    if like is not None and like.alpha is not None:
         image.putalpha(Image.fromarray(like.alpha))
     return image
 
@@ -61,7 +62,7 @@ def read_mask(mask: Image.Image | Path | str, width: int, height: int) -> Tensor
             f"{name} has {image.width}x{image.height} px, another shape than the photo's "
             f"{width}x{height} px"
         )
-    grey = image.getchannel("A") if image.mode == "RGBA" else image.convert("L")
-    grey = grey.resize((width, height), Image.Resampling.BILINEAR)
-    grey = grey.filter(ImageFilter.GaussianBlur(SOFTNESS * max(width, height)))
-    return torch.from_numpy(np.array(grey))[None, None]
+    gray = image.getchannel("A") if image.mode == "RGBA" else image.convert("L")
+    gray = gray.resize((width, height), Image.Resampling.BILINEAR)
+    gray = gray.filter(ImageFilter.GaussianBlur(SOFTNESS * max(width, height)))
+    return torch.from_numpy(np.array(gray))[None, None]

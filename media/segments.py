@@ -13,25 +13,25 @@ from media.pil import read_mask
 
 # Differences of a pixel's channels that make it a coloured one, and the share of such pixels and of
 # a colour's pixels from which on they count; below it is noise, or the blend at a border.
-COLOURED, SHARE = 48, 0.002
+COLORED, SHARE = 48, 0.002
 BLACK = "#000000"
 
 
-def is_coloured(path: Path | str) -> bool:
+def is_colored(path: Path | str) -> bool:
     """Whether a mask is in colours instead of grey; raises as read_image does."""
     pixels = read_image(path).pixels.short()
-    return bool(((pixels.amax(1) - pixels.amin(1)) > COLOURED).float().mean() > SHARE)
+    return bool(((pixels.amax(1) - pixels.amin(1)) > COLORED).float().mean() > SHARE)
 
 
 def read_segments(
-    path: Path | str, width: int, height: int, *, colours: Iterable[str] | None = None
+    path: Path | str, width: int, height: int, *, colors: Iterable[str] | None = None
 ) -> dict[str, Tensor]:
     """The regions of a colour-coded picture, without what is black.
 
     Args:
         path: an image file, best PNG. A pixel belongs to the nearest of the colours.
         width, height: of the photo in px, to which the masks are scaled.
-        colours: those of the regions, as "#rrggbb"; by default all that make up a noticeable part
+        colors: those of the regions, as "#rrggbb"; by default all that make up a noticeable part
             of the picture, in the order in which they appear from the top left.
 
     Returns:
@@ -42,23 +42,23 @@ def read_segments(
         OSError, ValueError: as read_mask does, or there are no areas of one colour.
     """
     pixels = read_image(path).pixels[0].permute(1, 2, 0).numpy().astype(np.int32)  # (H, W, 3)
-    if colours is None:
-        colours = _areas(pixels)
-        if not colours:
+    if colors is None:
+        colors = _areas(pixels)
+        if not colors:
             raise ValueError(f"{path} has no areas of one colour; JPEG blurs them, PNG does not")
-    colours = [colour for colour in dict.fromkeys(colours) if colour != BLACK]
+    colors = [color for color in dict.fromkeys(colors) if color != BLACK]
     nearest = np.zeros(pixels.shape[:2], np.uint8)
     smallest = np.square(pixels).sum(2)  # distance from black
-    for number, colour in enumerate(colours, start=1):
-        rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    for number, color in enumerate(colors, start=1):
+        rgb = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
         distance = np.square(pixels - np.array(rgb, np.int32)).sum(2)
         nearest[distance < smallest] = number
         smallest = np.minimum(smallest, distance)
     return {
-        colour: read_mask(Image.fromarray((nearest == number) * np.uint8(255)), width, height)
+        color: read_mask(Image.fromarray((nearest == number) * np.uint8(255)), width, height)
         if (nearest == number).any()
         else torch.zeros(1, 1, height, width, dtype=torch.uint8)
-        for number, colour in enumerate(colours, start=1)
+        for number, color in enumerate(colors, start=1)
     }
 
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from media.pil import from_pil, to_pil
 
 GAP = 12  # px around and between pictures
 TEXT_SIZE = 16  # px
@@ -34,12 +34,10 @@ def contact_sheet(pictures: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         row, column = divmod(number, columns)
         left, top = GAP + column * tile_width, GAP + row * tile_height
-        pixels = picture if picture.dtype == torch.uint8 else picture.mul(255).round().byte()
-        tile = Image.fromarray(pixels[0].permute(1, 2, 0).cpu().contiguous().numpy())
-        sheet.paste(tile, (left, top))
+        sheet.paste(to_pil(picture), (left, top))
         text = _fitting(label, width, font)
         draw.text((left, top + height + LABEL_HEIGHT // 2), text, fill=INK, font=font, anchor="lm")
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)[None]
+    return from_pil(sheet).pixels
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from media.deep import TEXT_KEYWORD, encode_png16, encode_tiff16
 from media.files import write_atomically
 from media.formats import FORMATS, check_format
 from media.images import KEPT_BLOCKS, Picture
+from media.pil import to_pil
+from media.pixels import as_float
+from media.sixteen_bit import TEXT_KEYWORD, encode_png16, encode_tiff16
 
 _METADATA_FORMATS = {"JPEG", "PNG", "WEBP", "TIFF", "AVIF"}
 _HISTORY = 0x9213  # EXIF ImageHistory: what has been done to the picture
@@ -55,19 +56,18 @@ def encode_image(
     """
     check_format(path, depth)
     name, keeps_alpha, options = FORMATS[path.suffix.lower()]
-    pixels = _levels(rgb[0], depth).permute(1, 2, 0)
-    height, width, _ = pixels.shape
+    height, width = rgb.shape[-2:]
     alpha = None
     if like is not None and like.alpha is not None:
         alpha = Image.fromarray(like.alpha, "L").resize((width, height), Image.Resampling.LANCZOS)
     exif, dpi = (like.exif, like.dpi) if like and name in _METADATA_FORMATS else (b"", None)
     try:
         if depth == 16:
-            values = pixels.numpy().astype(np.uint16)
+            values = _sixteen_bits(rgb)
             if alpha is not None:  # 255 * 257 = 65535
                 values = np.dstack([values, np.asarray(alpha, np.uint16) * 257])
             return _encode16(values, name, exif, dpi, text)
-        image = Image.fromarray(pixels.contiguous().numpy())
+        image = to_pil(rgb)
         if alpha is not None:
             image.putalpha(alpha)
             if not keeps_alpha:
@@ -97,13 +97,10 @@ def read_text(path: Path | str) -> str:
     return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
 
 
-def _levels(rgb: Tensor, depth: int) -> Tensor:
-    """The numbers that are stored: uint8 for a depth of 8, float32 for 16."""
-    rgb = rgb.detach().cpu()
-    if rgb.dtype == torch.uint8:
-        return rgb if depth == 8 else rgb.float() * 257
-    levels = rgb.float().clamp(0, 1).mul(2**depth - 1).round()
-    return levels.byte() if depth == 8 else levels
+def _sixteen_bits(rgb: Tensor) -> np.ndarray:
+    """An image (1, 3, H, W) as (H, W, 3) uint16."""
+    levels = as_float(rgb[0].detach().cpu()).clamp(0, 1).mul_(65535).round_()
+    return levels.permute(1, 2, 0).numpy().astype(np.uint16)
 
 
 def _encode16(

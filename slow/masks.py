@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from media.pil import read_mask
-from media.segments import is_coloured, read_segments
+from media import as_float, read_mask
+from media.segments import is_colored, read_segments
 from slow.regions import Region
 
 CONTENT_FLAG, STYLE_FLAG = "--content-mask", "--style-mask"
@@ -42,13 +42,13 @@ def read_regions(
             their number does not fit.
     """
     blend = tuple(style_blend) or (1.0,) * len(styles)
-    if any(_flagged(CONTENT_FLAG, is_coloured, path) for path in content_masks):
+    if any(_flagged(CONTENT_FLAG, is_colored, path) for path in content_masks):
         if len(content_masks) > 1:
             raise ValueError(f"{CONTENT_FLAG}: one in colours is for all regions; give no other")
         masks = _flagged(CONTENT_FLAG, read_segments, content_masks[0], *_size(content))
         if style_masks:
-            return _by_colour(masks, style_masks, styles, blend)
-        where = [_weights(mask) for mask in masks.values()]
+            return _by_color(masks, style_masks, styles, blend)
+        where = [as_float(mask) for mask in masks.values()]
     else:
         where = [_read(CONTENT_FLAG, path, content) for path in content_masks]
         where = where or [torch.ones(1, 1, 1, 1)]
@@ -81,7 +81,7 @@ def read_regions(
     ]
 
 
-def _by_colour(
+def _by_color(
     masks: dict[str, Tensor],
     style_masks: Sequence[Path],
     styles: Sequence[Tensor],
@@ -91,19 +91,19 @@ def _by_colour(
     if len(style_masks) != len(styles):
         raise ValueError(f"{STYLE_FLAG}: one in colours is needed for each of {len(styles)} styles")
     parts = [
-        _flagged(STYLE_FLAG, read_segments, path, *_size(style), colours=masks)
+        _flagged(STYLE_FLAG, read_segments, path, *_size(style), colors=masks)
         for path, style in zip(style_masks, styles, strict=True)
     ]
     regions = []
-    for colour, mask in masks.items():
+    for color, mask in masks.items():
         # A style without this colour has no part in the region.
-        weights = [b if part[colour].any() else 0.0 for b, part in zip(blend, parts, strict=True)]
+        weights = [b if part[color].any() else 0.0 for b, part in zip(blend, parts, strict=True)]
         if not any(weights):
             raise ValueError(
-                f"{STYLE_FLAG}: {colour} is in the {CONTENT_FLAG}, but in none of these"
+                f"{STYLE_FLAG}: {color} is in the {CONTENT_FLAG}, but in none of these"
             )
-        taken = [_weights(part[colour]) if part[colour].any() else None for part in parts]
-        regions.append(Region(_weights(mask), tuple(weights), tuple(taken)))
+        taken = [as_float(part[color]) if part[color].any() else None for part in parts]
+        regions.append(Region(as_float(mask), tuple(weights), tuple(taken)))
     return regions
 
 
@@ -111,16 +111,12 @@ def _read(flag: str, path: Path, image: Tensor) -> Tensor:
     mask = _flagged(flag, read_mask, path, *_size(image))
     if not mask.any():
         raise ValueError(f"{flag} {path} is black all over")
-    return _weights(mask)
+    return as_float(mask)
 
 
 def _size(image: Tensor) -> tuple[int, int]:
     """Width and height."""
     return image.shape[-1], image.shape[-2]
-
-
-def _weights(mask: Tensor) -> Tensor:
-    return mask.float() / 255
 
 
 def _flagged(flag: str, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, features
 import cli
 import predict
 from fast import stylize
-from media.deep import encode_png16, encode_tiff16
+from media.sixteen_bit import encode_png16, encode_tiff16
 from models.checkpoint import Checkpoint
 from models.transformer_net import TransformerNet
 
@@ -176,7 +176,7 @@ def test_odd_sizes(size, paint, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif", "mpo"])
 def test_of_many_frames_the_first_is_painted(suffix, paint, tmp_path):
-    later = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+    later = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "blue")]
     scene().save(tmp_path / f"photo.{suffix}", save_all=True, append_images=later)
     code, errors, written = paint(tmp_path / f"photo.{suffix}")
     assert (code, errors) == (0, [])

@@ -143,7 +143,7 @@ def test_sides_are_scaled_as_asked(suffix, tmp_path):
 
 
 def test_first_frame_of_an_animation(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "a.gif").rgb[0, :, 0, 0].tolist() == [1, 0, 0]
 

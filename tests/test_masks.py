@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from media import read_image, write_image
-from media.segments import is_coloured, read_segments
+from media.segments import is_colored, read_segments
 from slow import __main__ as slow_cli
 from slow.masks import read_regions
 from slow.recipe import read_recipe
@@ -24,16 +24,16 @@ def save(path, *columns, size=(64, 48)):
     """An image file of vertical bands."""
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)
-    for number, colour in enumerate(columns):
-        pixels[:, number * width // len(columns) :] = colour
+    for number, color in enumerate(columns):
+        pixels[:, number * width // len(columns) :] = color
     Image.fromarray(pixels).save(path)
     return path
 
 
 def test_coloured_masks_are_told_from_grey_ones(tmp_path):
-    assert is_coloured(save(tmp_path / "a.png", RED, BLUE))
-    assert is_coloured(save(tmp_path / "b.png", 0, 255, 0, GREEN))
-    assert not is_coloured(save(tmp_path / "c.png", 0, 128, 255))
+    assert is_colored(save(tmp_path / "a.png", RED, BLUE))
+    assert is_colored(save(tmp_path / "b.png", 0, 255, 0, GREEN))
+    assert not is_colored(save(tmp_path / "c.png", 0, 128, 255))
 
 
 def test_segments_in_their_order_without_black(tmp_path):
@@ -46,7 +46,7 @@ def test_segments_in_their_order_without_black(tmp_path):
 
 def test_pixels_belong_to_the_nearest_of_given_colours(tmp_path):
     path = save(tmp_path / "a.png", (230, 20, 30), (10, 0, 20))
-    segments = read_segments(path, 64, 48, colours=["#ff0000", "#00ff00"])
+    segments = read_segments(path, 64, 48, colors=["#ff0000", "#00ff00"])
     assert segments["#ff0000"][0, 0, 24].tolist()[8::32] == [255, 0]
     assert not segments["#00ff00"].any()
 

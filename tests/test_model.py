@@ -7,10 +7,10 @@ from PIL import Image
 
 import fast.model
 from fast import mixing
-from fast.bandwise import as_bytes, as_float, bandwise
+from fast.bandwise import bandwise
 from fast.model import StyleModel
 from fast.stylize import stylize
-from media import read_image, write_image
+from media import as_bytes, as_float, read_image, write_image
 from media.colors import keep_colors, luma
 from models.checkpoint import Checkpoint
 from models.transformer_net import TransformerNet

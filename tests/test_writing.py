@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from media import FORMATS, Picture, deep, read_image, read_text, write_image
+from media import FORMATS, Picture, read_image, read_text, sixteen_bit, write_image
 from tests.conftest import smooth_image
 
 TEXT = '{"program": "slow", "note": "caf\\u00e9 \\"quoted\\""}'
@@ -24,9 +24,9 @@ def read_png16(path) -> np.ndarray:
         assert checksum == zlib.crc32(kind + data)
         chunks[kind] = chunks.get(kind, b"") + data
         position += 12 + length
-    width, height, depth, colour_type = struct.unpack_from(">IIBB", chunks[b"IHDR"])
+    width, height, depth, color_type = struct.unpack_from(">IIBB", chunks[b"IHDR"])
     assert depth == 16
-    step = 2 * {2: 3, 6: 4}[colour_type]
+    step = 2 * {2: 3, 6: 4}[color_type]
     filtered = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
     assert (filtered[:, 0] == 4).all()
     rows = np.zeros((height + 1, step + width * step), int)  # a pixel and a row of zeros
@@ -55,7 +55,7 @@ def read_tiff16(path) -> np.ndarray:
 @pytest.mark.parametrize(("suffix", "read"), [("png", read_png16), ("tif", read_tiff16)])
 @pytest.mark.parametrize("with_alpha", [False, True])
 def test_16_bits_come_back_exactly(suffix, read, with_alpha, tmp_path, monkeypatch):
-    monkeypatch.setattr(deep, "STRIP", 300)  # so that several strips are written
+    monkeypatch.setattr(sixteen_bit, "STRIP", 300)  # so that several strips are written
     wanted = (smooth_image(40, 24)[0].permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
     wanted[0, :3] = np.array([0, 1, 65535])[:, None]
     rgb = torch.from_numpy(wanted.astype(np.float32) / 65535).permute(2, 0, 1)[None]

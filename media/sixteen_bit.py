@@ -24,8 +24,8 @@ def encode_png16(
         text: Unicode text to embed, or none.
     """
     height, width, channels = pixels.shape
-    colour_type = {3: 2, 4: 6}[channels]
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    color_type = {3: 2, 4: 6}[channels]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))]
     chunks.append((b"sRGB", b"\0"))  # perceptual intent
     if dpi:
         per_metre = (round(value / 0.0254) for value in dpi)
