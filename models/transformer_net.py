@@ -21,14 +21,15 @@ class TransformerNet(nn.Module):
     leaves a checkerboard; a linear output, because a scaled tanh saturates into white blobs that
     no gradient reaches.
 
-    The last three arguments are for networks that other projects trained.
+    Networks that other projects trained have no margin, and some are transposed or end in a
+    sigmoid.
 
     Args:
         width: channels of the first layer; the trunk has four times as many.
         num_blocks: residual blocks.
-        margin: px around an image that are painted and cut off by fast/stylize.py. The loss
-            network pads with zeros, in which the style image's border leaves traces; so trained
-            networks paint a line of 2 px along the border.
+        margin: px around an image that fast/bands.py has painted and cuts off, for networks trained
+            here paint a line of 2 px along the border: the loss network pads with zeros, in which
+            the style image's border leaves traces.
         transposed: up-sample by transposed convolutions.
         sigmoid: end in a sigmoid instead of a linear output.
 
