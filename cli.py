@@ -71,7 +71,7 @@ def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) ->
     return settings_from(args, LossSettings)
 
 
-def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def add_running_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--device, --precision, --force and --quiet of predict.py and python -m slow, in a group."""
     group = parser.add_argument_group("running")
     group.add_argument(
@@ -86,6 +86,22 @@ def add_device_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
     group.add_argument("--force", action="store_true", help="overwrite existing files")
     group.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     return group
+
+
+def add_max_memory(group: argparse._ArgumentGroup, *, effect: str, default: str) -> None:
+    """--max-memory, given in GB and parsed to bytes, None by default.
+
+    Args:
+        group: that of add_running_flags.
+        effect: of less memory, for the help.
+        default: in words.
+    """
+    group.add_argument(
+        "--max-memory",
+        type=gigabytes,
+        metavar="GB",
+        help=f"memory that the process may take in all; with less, {effect} (default: {default})",
+    )
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
@@ -118,6 +134,11 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
+
+
+def gigabytes(text: str) -> float:
+    """An argparse type: bytes, given in GB."""
+    return positive_float(text) * 1e9
 
 
 def not_negative(text: str) -> int:

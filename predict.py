@@ -112,14 +112,8 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="show the models, with their loss and after how many iterations L-BFGS gets as low",
     )
-    running = cli.add_device_flags(parser)
-    running.add_argument(
-        "--max-memory",
-        type=cli.positive_float,
-        metavar="GB",
-        help="memory that the process may take; with less, large photos take longer (default: "
-        "half of what is free)",
-    )
+    running = cli.add_running_flags(parser)
+    cli.add_max_memory(running, effect="large photos take longer", default="half of what is free")
     running.add_argument(
         "--resume", action="store_true", help="skip photos that are painted already"
     )
@@ -162,9 +156,9 @@ def main() -> int:
     is_single = len(jobs) + len(problems) == 1
     jobs = processes.share(jobs)
     keep_pages()
-    paint = make_painter(args, paths, problems)
-    if not processes.is_main:  # which tells them for all
-        problems.clear()
+    paint, unusable = make_painter(args, paths)
+    if processes.is_main:  # which tells them for all
+        problems += unusable
 
     for problem in problems:
         cli.say(f"error: {problem}")
@@ -202,15 +196,16 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def make_painter(
-    args: argparse.Namespace, paths: list[Path], problems: list[str]
-) -> Callable[[Picture], Picture]:
+    args: argparse.Namespace, paths: list[Path]
+) -> tuple[Callable[[Picture], Picture], list[str]]:
     """What is to be done with a photo: one painting of it, or a sheet in all styles.
 
-    What is wrong with one of all the models, if none was named, is added to the problems.
+    With it comes a line for each model that cannot be used, if none was named and all are meant.
     """
-    max_memory = args.max_memory and args.max_memory * 1e9
-    load = partial(fast.load, device=args.device, precision=args.precision, max_memory=max_memory)
-    models = {}
+    load = partial(
+        fast.load, device=args.device, precision=args.precision, max_memory=args.max_memory
+    )
+    models, problems = {}, []
     if args.grid:
         for path in paths:
             try:
@@ -235,7 +230,7 @@ def make_painter(
             return paint_grid(photo, models, **look)
         return replace(photo, pixels=model.paint(photo.pixels, **look))
 
-    return paint
+    return paint, problems
 
 
 def report(outcome: Outcome) -> bool:

@@ -26,7 +26,6 @@ class StyleModel:
     Args:
         nets: networks from `load_net`.
         parts: how much of each, in sum 1.
-        name: for file names.
         max_memory: bytes that the process may take; see `stylize`.
     """
 
@@ -34,12 +33,10 @@ class StyleModel:
         self,
         nets: Sequence[TransformerNet],
         parts: Sequence[float],
-        name: str,
         max_memory: float | None = None,
     ) -> None:
         self.nets = nets
         self.parts = parts
-        self.name = name
         self.max_memory = max_memory
 
     def __call__(
@@ -177,7 +174,7 @@ def load(
     nets = [load_net(path, device=device, precision=precision) for path in paths]
     if len(nets) > 1 and are_related(nets):
         nets, parts = [between(nets, parts)], [1.0]
-    return StyleModel(nets, parts, "+".join(path.stem for path in paths), max_memory)
+    return StyleModel(nets, parts, max_memory)
 
 
 def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool) -> Tensor:

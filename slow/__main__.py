@@ -31,7 +31,7 @@ from models.losses import LossSettings
 from slow.batch import SharedLosses, plan_jobs
 from slow.flags import parse_args
 from slow.job import Job, check_job, is_finished, make_recipe, paint
-from slow.memory import GB, Plan, measure_room
+from slow.memory import Plan, measure_room
 from slow.recipe import Recipe, read_recipe
 from slow.settings import INITS, SlowSettings
 
@@ -123,7 +123,7 @@ def main() -> int:
     make_image = make_init(init, args.device)
     losses = SharedLosses(loss, style_blend=args.style_blend, dtype=dtype, device=device)
 
-    room = measure_room(device, args.max_memory and args.max_memory * GB)
+    room = measure_room(device, args.max_memory)
 
     failures = 0
     for number, job in enumerate(jobs, start=1):

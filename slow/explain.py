@@ -204,7 +204,7 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="evaluations of the loss for each picture (default: %(default)s)",
     )
-    cli.add_device_flags(parser)
+    cli.add_running_flags(parser)
     return parser.parse_args()
 
 

@@ -53,13 +53,10 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     cli.add_loss_flags(parser, loss)
     add_mask_flags(parser)
     add_result_flags(parser)
-    cli.add_device_flags(parser)
-    parser.add_argument(
-        "--max-memory",
-        type=cli.positive_float,
-        metavar="GB",
-        help="memory that the process may take in all; with less, large images are computed in "
-        "tiles, to the same result but for rounding (default: most of what is free)",
+    cli.add_max_memory(
+        cli.add_running_flags(parser),
+        effect="large images are computed in tiles, to the same result but for rounding",
+        default="most of what is free",
     )
     parser.set_defaults(loss_defaults=loss, recipe_used=recipe)
     if recipe:

@@ -51,7 +51,7 @@ def toy_networks(monkeypatch):
 
 @pytest.fixture
 def negative():
-    return StyleModel([Negative()], [1.0], "negative")
+    return StyleModel([Negative()], [1.0])
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_path_gives_a_pil_image_or_a_file(negative, photo, tmp_path):
 def test_strength_goes_from_the_photo_to_the_painting_and_beyond(negative, photo):
     assert torch.allclose(negative(photo, strength=0), photo, atol=1e-5)
     assert torch.allclose(negative(photo, strength=1.5), photo, atol=1e-5)  # painted twice
-    flat = StyleModel([Flat()], [1.0], "flat")
+    flat = StyleModel([Flat()], [1.0])
     distances = [(flat(photo, strength=s) - flat(photo)).abs().mean() for s in (0, 0.3, 0.6, 0.9)]
     assert distances == sorted(distances, reverse=True) and distances[-1] > 0
 
@@ -125,7 +125,7 @@ def test_strokes_change_what_the_network_sees_not_the_size_of_the_result(stroke)
 
     photo = torch.zeros(1, 3, 60, 90)
     photo[..., 30, :] = 0.5  # a line that is lost in a smaller view
-    painting = StyleModel([Spy()], [1.0], "spy")(photo, stroke=stroke)
+    painting = StyleModel([Spy()], [1.0])(photo, stroke=stroke)
     assert painting.shape == photo.shape
     assert seen == [(round(60 / stroke), round(90 / stroke))]
     brightness = luma(painting)[0, 0, :, 45]
@@ -175,11 +175,11 @@ def test_tensors_of_other_shapes_and_kinds_are_refused(negative):
 
 
 def test_paintings_are_blended_by_their_parts(photo):
-    model = StyleModel([Negative(), Flat()], [0.0, 1.0], "both")
+    model = StyleModel([Negative(), Flat()], [0.0, 1.0])
     assert torch.allclose(model(photo), Flat()(photo))
-    halves = StyleModel([Flat(), Flat()], [0.5, 0.5], "twice")
+    halves = StyleModel([Flat(), Flat()], [0.5, 0.5])
     assert torch.allclose(halves(photo), Flat()(photo), atol=1e-5)
-    mixed = StyleModel([Negative(), Flat()], [0.7, 0.3], "both")(photo)
+    mixed = StyleModel([Negative(), Flat()], [0.7, 0.3])(photo)
     expected = 0.7 * (1 - photo).mean() + 0.3 * 0.6
     assert mixed.mean().item() == pytest.approx(expected.item(), abs=0.01)
 
@@ -197,7 +197,6 @@ def test_models_of_a_common_start_are_blended_in_their_weights(tiny_model, photo
     child = save(tmp_path / "child.pth", other)
     model = fast.load(tiny_model, child, blend=(3, 1), device="cpu", precision="float32")
     (net,) = model.nets
-    assert model.name == "tiny+child"
     assert torch.allclose(net.to_rgb.bias, start.to_rgb.bias + 2)
     kernel = start.trunk[0].conv1.conv.weight
     assert torch.allclose(net.trunk[0].conv1.conv.weight, kernel + 0.0125, atol=1e-6)
@@ -225,7 +224,7 @@ def test_unfit_blends_are_refused(tiny_model):
 
 def test_any_size_is_painted_in_every_way():
     torch.manual_seed(0)
-    model = StyleModel([TransformerNet(width=4, num_blocks=1).eval()], [1.0], "tiny")
+    model = StyleModel([TransformerNet(width=4, num_blocks=1).eval()], [1.0])
     for height, width in [(1, 1), (1, 300), (3, 2)]:
         photo = torch.rand(1, 3, height, width)
         for strength, stroke in [(0.5, 1), (1.5, 4), (1, 0.5)]:
