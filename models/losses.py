@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.style import STYLE_LOSSES, Statistics
-from models.tiles import Tile, split, stride
-from models.vgg import LAYER_NAMES, PADDINGS, POOLINGS, VGG19Features, check_layers
+from models.tiles import Tile, split
+from models.vgg import LAYER_NAMES, PADDINGS, POOLINGS, VGG19Features, check_layers, stride
 
 FIRST_BLOCK = LAYER_NAMES[: LAYER_NAMES.index("pool1") + 1]
 TARGET_TILE = 512  # px; the targets of larger images are computed tile by tile

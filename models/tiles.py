@@ -9,15 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.vgg import LAYER_NAMES
+from models.vgg import LAYER_NAMES, stride
 
 Span = tuple[int, int]  # the first one and the one after the last
-
-
-def stride(layer: str) -> int:
-    """Pixels of the image for each position of a layer, along a side."""
-    index = LAYER_NAMES.index(layer)
-    return 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: index + 1])
 
 
 def halo(layers: Iterable[str]) -> int:

@@ -12,6 +12,7 @@ from models import winograd
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
+CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
 
 # The modules of torchvision's `vgg19().features` in order, by the papers' names: index = position.
 LAYER_NAMES = tuple(
@@ -151,7 +152,7 @@ class VGG19Features(nn.Module):
 
     def check_size(self, image: Tensor, layers: Iterable[str]) -> None:
         """ValueError if an image is too small for one of the layers."""
-        min_size = smallest_side(layers)
+        min_size = max(map(stride, layers))
         if min(image.shape[-2:]) < min_size:
             height, width = image.shape[-2:]
             raise ValueError(
@@ -175,10 +176,18 @@ def check_layers(layers: Iterable[str], name: str = "layers") -> tuple[str, ...]
     return layers
 
 
-def smallest_side(layers: Iterable[str]) -> int:
-    """The px that an image needs in each direction to have features at these layers."""
-    deepest = max(map(LAYER_NAMES.index, layers))
-    return 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: deepest + 1])
+def stride(layer: str) -> int:
+    """Pixels of the image for each position of a layer, along a side; a smaller image has no
+    features there.
+    """
+    index = LAYER_NAMES.index(layer)
+    return 2 ** sum(name.startswith("pool") for name in LAYER_NAMES[: index + 1])
+
+
+def num_channels(layer: str) -> int:
+    """Features at each position of a layer."""
+    block = int(layer.partition("_")[0][-1])
+    return CHANNELS_PER_BLOCK[block - 1]
 
 
 def _pool(x: Tensor, name: str, kind: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from media import check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.losses import LossSettings, PerceptualLoss
-from models.vgg import VGG19Features, smallest_side
+from models.vgg import VGG19Features, stride
 from slow.masks import read_regions
 from slow.memory import Bounded, Plan, Room, measure_room
 from slow.progress import Progress
@@ -199,6 +199,7 @@ def paint(
                     recipe.settings,
                     content.pixels.shape[-2:],
                     room or measure_room(device),
+                    steps_done=state["step"] if state else 0,
                     report=report,
                 ),
                 resume=state,
@@ -232,7 +233,7 @@ def _read_style(path: Path, settings: SlowSettings) -> Tensor:
 
 def _check_sizes(job: Job, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> None:
     """ValueError if a picture is too small for the loss network at the smallest scale."""
-    needed = smallest_side(recipe.loss.content_layers + recipe.loss.style_layers)
+    needed = max(map(stride, recipe.loss.content_layers + recipe.loss.style_layers))
     size = scales(recipe.settings)[0].size
     images = zip((job.content, *job.styles), (content, *styles), strict=True)
     for number, (path, image) in enumerate(images):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from models.device import free_memory, is_out_of_memory, taken_memory
 from models.losses import LossSettings, PerceptualLoss
-from models.tiles import halo, split, stride
+from models.tiles import halo, split
+from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
@@ -40,7 +41,7 @@ class Plan:
         side: longest side of a tile there in px, without its halo; that of the image or more for
             the whole image at once.
         memory: bytes that the process takes in all.
-        seconds: time for all steps.
+        seconds: time for the steps that are left.
     """
 
     size: tuple[int, int]
@@ -95,6 +96,7 @@ class Bounded:
         settings: of the run.
         shape: height and width of the content image, of any size.
         room: from measure_room.
+        steps_done: those of an interrupted run that goes on.
         report: called with the plan.
 
     Raises:
@@ -107,10 +109,11 @@ class Bounded:
         shape: tuple[int, int],
         room: Room,
         *,
+        steps_done: int = 0,
         report: Callable[[Plan], None] | None = None,
     ) -> None:
         self.settings, self.shape = settings, shape
-        self.room, self.report = room, report
+        self.room, self.steps_done, self.report = room, steps_done, report
         self.sides: dict[int, int] = {}  # of the tiles, by the scale's size
 
     def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
@@ -124,8 +127,9 @@ class Bounded:
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:
         """For this scale and all larger ones."""
         per_pixel = seconds_per_pixel(loss, content) if self.report else 0.0
-        most = seconds = 0.0
+        most, seconds, last_step = 0.0, 0.0, 0
         for scale in scales(self.settings):
+            last_step += scale.steps
             if scale.size < max(content.shape[-2:]):
                 continue
             size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
@@ -138,7 +142,8 @@ class Bounded:
                     f"px, which take {memory / GB:.1f} GB even in tiles of {side} px"
                 )
             most = max(most, memory)
-            seconds += scale.steps * per_pixel * work(size, side, loss.vgg.layers)
+            steps_left = min(scale.steps, last_step - self.steps_done)
+            seconds += steps_left * per_pixel * work(size, side, loss.vgg.layers)
         return Plan(size, side, most, seconds)
 
 
@@ -180,7 +185,8 @@ def needed(
     if settings.optimizer == "lbfgs":
         limit = SHORT_HISTORY if pixels >= LARGE else settings.history
         remembered = min(limit, settings.steps)
-    targets = bytes_each * pixels * sum(_channels(x) / stride(x) ** 2 for x in loss.content_layers)
+    features = sum(num_channels(layer) / stride(layer) ** 2 for layer in loss.content_layers)
+    targets = bytes_each * pixels * features
     margin = halo(loss.content_layers + loss.style_layers)
     tile_pixels = math.prod(min(side + 2 * margin, length) for length in size)
     tile = FIXED_BYTES + TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile_pixels
@@ -241,11 +247,6 @@ def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
             warnings.warn(f"out of memory; going on in tiles of {side} px", stacklevel=2)
 
     return attempt
-
-
-def _channels(layer: str) -> int:
-    block = int(layer.partition("_")[0][-1])
-    return min(64 * 2 ** (block - 1), 512)
 
 
 def _duration(seconds: float) -> str:

@@ -14,18 +14,9 @@ from models.tiles import Tile, split
 Objective = Callable[[Tensor], LossTerms]
 
 
-def whole_image(loss: PerceptualLoss, content: Tensor) -> Objective:
-    """The objective computed for the whole image at once: fastest.
-
-    Args:
-        loss: with the targets of the style.
-        content: (1, 3, H, W) float32 RGB in [0, 1], of the image's size.
-    """
-    return tiled(loss, content, max(content.shape[-2:]))
-
-
 def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
-    """The same loss and gradient, but for rounding, in memory for one tile.
+    """The loss and its gradient, the same but for rounding with tiles of any size, in memory for
+    one tile.
 
     All that the loss needs of an image are means over positions, and these add up over tiles. A
     first pass finds them without gradients. The gradient with respect to them is a small matrix for
@@ -37,7 +28,8 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
     Args:
         loss: with the targets of the style.
         content: (1, 3, H, W) float32 RGB in [0, 1], of the image's size.
-        side: longest side of a tile without its halo in px.
+        side: longest side of a tile without its halo in px; with that of the image or more it is
+            computed as a whole, which is fastest.
     """
     tiles = split(content.shape[-2:], side, loss.vgg.layers)
     targets, guides = loss.content_targets(content), loss.guides(content.shape[-2:])

@@ -31,7 +31,7 @@ class LBFGS:
         history: steps to remember.
     """
 
-    def __init__(self, learning_rate: float = 1.0, history: int = 20) -> None:
+    def __init__(self, learning_rate: float, history: int) -> None:
         self.learning_rate, self.history = learning_rate, history
         self.scale: float | None = None  # of the inverse Hessian to start from
         self.steps: list[Tensor] = []
@@ -106,7 +106,7 @@ class Adam:
 
     BETAS = (0.9, 0.99)
 
-    def __init__(self, learning_rate: float = 0.02) -> None:
+    def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate
         self.count = 0
         self.mean: Tensor | None = None

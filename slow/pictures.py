@@ -18,7 +18,7 @@ COLOR_STOPS = (
 )
 
 
-def colored(values: Tensor) -> Tensor:
+def in_false_colors(values: Tensor) -> Tensor:
     """Values (H, W) in [0, 1] as colours (1, 3, H, W), from dark blue by red to pale yellow."""
     stops = torch.tensor(COLOR_STOPS, device=values.device)
     position = values.clamp(0, 1) * (len(stops) - 1)
@@ -45,7 +45,7 @@ def feature_picture(features: Tensor, *, num_maps: int = 48, tile: int = 112) ->
     size = [max(1, round(side * tile / max(height, width))) for side in (height, width)]
     larger = max(height, width) < tile
     maps = F.interpolate(maps[None], size, mode="nearest" if larger else "area")[0]
-    return grid([colored(single) for single in maps], columns=8)
+    return grid([in_false_colors(single) for single in maps], columns=8)
 
 
 def gram_picture(grams: Sequence[Tensor], *, num_channels: int = 96, tile: int = 384) -> Tensor:
@@ -65,7 +65,7 @@ def gram_picture(grams: Sequence[Tensor], *, num_channels: int = 96, tile: int =
     for gram in grams:
         shown = (gram[order][:, order] / strongest).clamp(min=1e-3)
         cell = max(1, tile // len(order))
-        tiles.append(colored(1 + shown.log10() / 3).repeat_interleave(cell, 2))
+        tiles.append(in_false_colors(1 + shown.log10() / 3).repeat_interleave(cell, 2))
         tiles[-1] = tiles[-1].repeat_interleave(cell, 3)
     return grid(tiles, columns=len(tiles))
 

@@ -141,7 +141,7 @@ def stylize(
 
     Raises:
         ValueError: a setting is out of range, or an image is too small for the layers.
-        FloatingPointError: the very first loss at a scale is not finite.
+        FloatingPointError: the very first loss is not finite.
     """
     usual_settings, usual_loss = PRESETS[DEFAULT_PRESET]
     settings, loss = settings or usual_settings, loss or usual_loss

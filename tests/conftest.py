@@ -10,7 +10,9 @@ from torch import Tensor
 import cli
 from media import write_image
 from models.checkpoint import Checkpoint
+from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
+from slow.objective import Objective, tiled
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -22,6 +24,11 @@ def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:
         small, (height, width), mode="bicubic", align_corners=True
     )
     return image.clamp(0, 1)
+
+
+def whole_image(loss: PerceptualLoss, content: Tensor) -> Objective:
+    """The objective of the slow path, without tiles."""
+    return tiled(loss, content, max(content.shape[-2:]))
 
 
 def assert_same_gradients(

@@ -11,7 +11,7 @@ from models.style import gram_matrix
 from slow import explain as explain_cli
 from slow import stylize
 from slow.explain import content_reconstruction, style_reconstruction
-from slow.pictures import GAP, colored, feature_picture, gram_picture, grid
+from slow.pictures import GAP, feature_picture, gram_picture, grid, in_false_colors
 from slow.settings import SlowSettings
 from tests.conftest import smooth_image
 
@@ -19,7 +19,7 @@ FEW = ["--size", 32, "--steps", 5, "--layers", "relu1_1,relu2_1"]
 
 
 def test_colours_grow_brighter_evenly():
-    brightness = colored(torch.linspace(0, 1, 101).view(1, -1)).mean(1).flatten()
+    brightness = in_false_colors(torch.linspace(0, 1, 101).view(1, -1)).mean(1).flatten()
     assert (brightness.diff() > 0).all() and brightness[0] < 0.1 and brightness[-1] > 0.9
 
 

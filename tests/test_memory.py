@@ -1,5 +1,7 @@
 """What a run needs, tiles that fit, and what happens when they do not."""
 
+import copy
+
 import pytest
 import torch
 
@@ -14,8 +16,8 @@ from slow.memory import (
     shrinking,
     work,
 )
-from slow.objective import tiled, whole_image
-from tests.conftest import smooth_image
+from slow.objective import tiled
+from tests.conftest import smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 SETTINGS = SlowSettings(size=300, min_size=0, steps=3)
@@ -73,6 +75,21 @@ def test_plan_is_told_once_and_before_the_first_step():
     assert plan.size == (17, 128) and plan.side >= 128
     assert 10**9 < plan.memory < 1.2e9 and plan.seconds > 0
     assert "128x17 px as a whole: about" in str(plan)
+
+
+def test_the_plan_of_a_resumed_run_counts_the_steps_that_are_left(monkeypatch):
+    monkeypatch.setattr(memory, "seconds_per_pixel", lambda *_: 0.001)
+    settings = SlowSettings(size=128, min_size=64, steps=30)  # 19 and 11 steps
+    states, plans = [], []
+
+    def interrupt(iterate):
+        if iterate.step == 25:
+            states.append(copy.deepcopy(iterate.state.state_dict()))
+
+    stylize(CONTENT, [STYLE], settings, SHALLOW, callback=interrupt)
+    objective = Bounded(settings, (40, 300), Room(0, 1e9), steps_done=25, report=plans.append)
+    stylize(CONTENT, [STYLE], settings, SHALLOW, objective=objective, resume=states[0])
+    assert plans[0].seconds == pytest.approx(5 * 0.001 * 17 * 128)
 
 
 def test_too_little_memory_is_refused_before_the_first_step():

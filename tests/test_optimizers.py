@@ -26,11 +26,13 @@ def run(search, num_steps, *, factor=1.0):
 @pytest.mark.parametrize("factor", [1.0, 1e-9, 1e12])
 def test_lbfgs_finds_the_minimum_whatever_the_scale_of_the_loss(factor):
     """Also where a test on the change of the loss would end at once."""
-    assert torch.allclose(run(LBFGS(), 80, factor=factor), TARGET, atol=1e-2)
+    assert torch.allclose(
+        run(LBFGS(learning_rate=1.0, history=20), 80, factor=factor), TARGET, atol=1e-2
+    )
 
 
 def test_lbfgs_goes_on_at_the_minimum_and_stays_there():
-    search = LBFGS()
+    search = LBFGS(learning_rate=1.0, history=20)
     image = run(search, 80)
     before = image.clone()
     for _ in range(50):
@@ -42,21 +44,21 @@ def test_lbfgs_goes_on_at_the_minimum_and_stays_there():
 
 
 def test_lbfgs_takes_no_step_that_leaves_the_range():
-    search, image = LBFGS(), torch.zeros_like(TARGET)
+    search, image = LBFGS(learning_rate=1.0, history=20), torch.zeros_like(TARGET)
     search.step(image, torch.ones_like(image))
     search.step(image, 0.999 * torch.ones_like(image))  # nearly no curvature: the minimum seems far
     assert -0.03 < image.mean() < -0.02
 
 
 def test_lbfgs_does_not_remember_a_step_of_negative_curvature():
-    search, image = LBFGS(), torch.zeros_like(TARGET)
+    search, image = LBFGS(learning_rate=1.0, history=20), torch.zeros_like(TARGET)
     search.step(image, -torch.ones_like(image))
     search.step(image, -2 * torch.ones_like(image))  # downhill ever more steeply
     assert not search.steps and (image > 0).all()
 
 
 def test_history_is_short_and_shorter_for_large_images(monkeypatch):
-    search = LBFGS(history=7)
+    search = LBFGS(learning_rate=1.0, history=7)
     run(search, 20)
     assert len(search.steps) == len(search.changes) == 7
     monkeypatch.setattr(optimizers, "LARGE", 10)

@@ -6,9 +6,9 @@ import torch
 from models.losses import LossSettings, PerceptualLoss, layer_guides
 from models.style import STYLE_LOSSES, gram_matrix, guided_gram_matrix
 from slow import Region, SlowSettings, stylize
-from slow.objective import tiled, whole_image
+from slow.objective import tiled
 from slow.regions import RegionalLoss
-from tests.conftest import smooth_image
+from tests.conftest import smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 STYLE, OTHER = smooth_image(40, 48, seed=1), smooth_image(40, 40, seed=2)

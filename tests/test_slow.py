@@ -13,10 +13,9 @@ from media.colors import luma
 from models.losses import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
-from slow.objective import whole_image
 from slow.settings import scales
 from slow.stylize import resized
-from tests.conftest import SAMPLES, smooth_image
+from tests.conftest import SAMPLES, smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 CONTENT, STYLE = smooth_image(32, 40), smooth_image(48, 48, seed=1)

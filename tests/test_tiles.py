@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from models.losses import LossSettings, PerceptualLoss
-from models.tiles import halo, split, stride
-from slow.objective import tiled, whole_image
+from models.tiles import halo, split
+from models.vgg import stride
+from slow.objective import tiled
 from slow.optimizers import LBFGS
-from tests.conftest import smooth_image
+from tests.conftest import smooth_image, whole_image
 
 STYLE_LAYERS = LossSettings().style_layers
 
@@ -110,7 +111,7 @@ def test_steps_with_tiles_lead_to_the_same_image():
     content, start = noisy(*SIZE, seed=2), noisy(*SIZE, seed=3)
     images = []
     for evaluate in (whole_image(loss, content), tiled(loss, content, SIDE)):
-        image, search = start.clone(), LBFGS()
+        image, search = start.clone(), LBFGS(learning_rate=1.0, history=20)
         for _ in range(4):
             _, gradient = loss_and_gradient(evaluate, image)
             search.step(image, gradient)

@@ -4,7 +4,14 @@ from safetensors.torch import load_file
 from torchvision.models import vgg19
 
 from media import read_image
-from models.vgg import CONVS_PER_BLOCK, LAYER_NAMES, WEIGHTS, VGG19Features
+from models.vgg import (
+    CONVS_PER_BLOCK,
+    LAYER_NAMES,
+    WEIGHTS,
+    VGG19Features,
+    num_channels,
+    stride,
+)
 from tests.conftest import SAMPLES
 
 # Positions in torchvision's vgg19().features, counted by hand from the paper's table
@@ -157,3 +164,11 @@ def test_failed_download_says_what_to_do(monkeypatch):
     )
     with pytest.raises(OSError, match="--vgg original"):
         VGG19Features(["relu1_1"], weights="torchvision")
+
+
+def test_size_and_channels_of_every_layer():
+    with torch.no_grad():
+        features = VGG19Features(LAYER_NAMES)(torch.rand(1, 3, 32, 64))
+    for layer in LAYER_NAMES:
+        step = stride(layer)
+        assert features[layer].shape == (1, num_channels(layer), 32 // step, 64 // step)
