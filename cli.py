@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from models.device import PRECISIONS
-from models.losses import LossSettings, style_weight
+from models.loss_settings import LossSettings, style_weight
 
 Settings = TypeVar("Settings")
 

@@ -19,7 +19,8 @@ import torch
 import cli
 from benchmarks.turns import print_machine
 from models.device import keep_pages, pick_device, pick_precision, taken_memory
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.tiles import split
 from slow.memory import FIXED_BYTES, GB, TILE_BYTES, work
 from slow.objective import tiled

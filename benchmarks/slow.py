@@ -29,7 +29,7 @@ from benchmarks.turns import SIDES, print_machine
 from fast import load
 from media import read_image
 from models.device import keep_pages, peak_memory, pick_device
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.stylize import start_image
 

@@ -17,7 +17,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from fast.training.photos import Photo
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 from models.vgg import CAFFE_MEAN, LAYER_NAMES, VGG19Features

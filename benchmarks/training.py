@@ -35,7 +35,8 @@ from fast.training.progress import TrainingProgress
 from fast.training.settings import TrainingSettings
 from media import read_image
 from models.device import keep_pages, pick_device, pick_precision
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 

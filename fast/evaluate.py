@@ -22,7 +22,8 @@ from fast.training.photos import find_photos, read_photos
 from media import read_image, sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import keep_pages, peak_memory
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -27,7 +27,7 @@ from fast import load
 from fast.stylize import find_model
 from media import check_format, read_image, sha256
 from models.device import keep_pages, pick_device, pick_precision
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow.batch import SharedLosses, plan_jobs
 from slow.flags import parse_args
 from slow.job import Job, check_job, is_finished, make_recipe, paint

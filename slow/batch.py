@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from media import find_images
-from models.losses import LossSettings, PerceptualLoss, loss_network
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss, loss_network
 from slow.job import Job
 from slow.recipe import read_recipe
 

@@ -22,7 +22,8 @@ from media import read_image
 from media.animation import write_animation
 from media.charts import line_chart
 from models.device import keep_pages, pick_device, pick_precision
-from models.losses import LossSettings, loss_network
+from models.loss_settings import LossSettings
+from models.losses import loss_network
 from models.style import gram_matrix
 from models.vgg import check_layers
 from slow.album import Album

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from media import check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.vgg import VGG19Features, stride
 from slow.masks import read_regions
 from slow.memory import Bounded, Plan, Room, measure_room

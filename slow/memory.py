@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.device import free_memory, is_out_of_memory, taken_memory
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.tiles import halo, split
 from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled

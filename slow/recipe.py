@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import torch
 
 from media import read_text
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow.settings import SlowSettings
 
 Kind = TypeVar("Kind")

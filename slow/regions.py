@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.losses import LossSettings, PerceptualLoss, layer_guides
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss, layer_guides
 from models.style import Statistics
 from models.vgg import VGG19Features
 

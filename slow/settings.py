@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow.colors import COLORS
 
 OPTIMIZERS = ("lbfgs", "adam")

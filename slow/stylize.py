@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from media.colors import luma
-from models.losses import LossSettings, LossTerms, PerceptualLoss, loss_network
+from models.loss_settings import LossSettings
+from models.losses import LossTerms, PerceptualLoss, loss_network
 from models.vgg import VGG19Features
 from slow.colors import match_colors
 from slow.memory import Bounded, measure_room

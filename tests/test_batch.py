@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from media import read_image, write_image
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow import __main__ as slow_cli
 from slow import batch
 from slow.batch import SharedLosses, plan_jobs

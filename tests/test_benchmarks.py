@@ -8,7 +8,8 @@ from benchmarks.textbook import (
     textbook_training,
 )
 from fast.training.photos import find_photos
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from tests.conftest import smooth_image
 
 

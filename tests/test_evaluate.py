@@ -11,7 +11,8 @@ from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import read_checkpoint
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
 

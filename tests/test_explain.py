@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from media import read_image, write_image
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from models.style import gram_matrix
 from slow import explain as explain_cli
 from slow import stylize

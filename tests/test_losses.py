@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from models.losses import LossSettings, PerceptualLoss, style_weight, total_variation
+from models.loss_settings import LossSettings, style_weight
+from models.losses import PerceptualLoss, total_variation
 from models.vgg import VGG19Features
 from tests.conftest import smooth_image
 

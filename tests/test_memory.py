@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from slow import SlowSettings, memory, stylize
 from slow.memory import (
     Bounded,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.losses import LossSettings, PerceptualLoss, layer_guides
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss, layer_guides
 from models.style import STYLE_LOSSES, gram_matrix, guided_gram_matrix
 from slow import Region, SlowSettings, stylize
 from slow.objective import tiled

@@ -10,7 +10,7 @@ from PIL import Image
 
 from media import read_image, write_image
 from media.colors import luma
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
 from slow.settings import scales

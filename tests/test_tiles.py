@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.tiles import halo, split
 from models.vgg import stride
 from slow.objective import tiled

@@ -19,7 +19,7 @@ from fast.training.record import TILE
 from fast.training.settings import TrainingSettings, crop_size
 from media import read_image, write_image
 from models.checkpoint import read_checkpoint
-from models.losses import LossSettings
+from models.loss_settings import LossSettings
 from models.transformer_net import TransformerNet
 from tests.conftest import SAMPLES, make_parquet, smooth_image
 

@@ -21,7 +21,8 @@ from fast.training.settings import TrainingSettings
 from fast.training.stability import instability_loss
 from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_checkpoint
-from models.losses import LossSettings, PerceptualLoss
+from models.loss_settings import LossSettings
+from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
