@@ -31,7 +31,7 @@ from media import read_image
 from models.device import keep_pages, peak_memory, pick_device
 from models.loss_settings import LossSettings
 from slow import PRESETS, Iterate, SlowSettings, stylize
-from slow.stylize import start_image
+from slow.start import start_image
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 MODEL = "starry_night"

@@ -1,4 +1,4 @@
-"""Colours of a painting and of its photo (Gatys et al., arXiv 1606.05897)."""
+"""Colours of a painting or a style, and of a photo (Gatys et al., arXiv 1606.05897)."""
 
 import torch
 from torch import Tensor
@@ -31,56 +31,56 @@ def keep_colors(painting: Tensor, photo: Tensor) -> Tensor:
     return photo + (luma(painting) - luma(photo))
 
 
-def match_luma(painting: Tensor, photo: Tensor) -> Tensor:
-    """The painting's brightness, with the mean and the spread of the photo's brightness.
+def match_luma(style: Tensor, photo: Tensor) -> Tensor:
+    """The style's brightness, with the mean and the spread of the photo's brightness.
 
     Args:
-        painting: (1, 3, H, W) RGB in [0, 1].
+        style: (1, 3, H, W) RGB in [0, 1].
         photo: (1, 3, h, w) RGB in [0, 1].
 
     Returns:
         (1, 1, H, W) in [0, 1].
     """
-    values, wanted = luma(painting), luma(photo)
+    values, wanted = luma(style), luma(photo)
     spread = wanted.std() / values.std().clamp(min=1 / 255)
     return ((values - values.mean()) * spread + wanted.mean()).clamp(0, 1)
 
 
-def match_mean_and_covariance(painting: Tensor, photo: Tensor) -> Tensor:
-    """The painting with its colours moved by an affine map, so that mean and covariance are the
+def match_mean_and_covariance(style: Tensor, photo: Tensor) -> Tensor:
+    """The style image with its colours moved by an affine map, so that mean and covariance are the
     photo's.
 
-    The map is S_photo^(1/2) S_painting^(-1/2) with symmetric roots, which the authors prefer to a
+    The map is S_photo^(1/2) S_style^(-1/2) with symmetric roots, which the authors prefer to a
     Cholesky factor, because a symmetric map turns the colours least.
 
     Args:
-        painting: (1, 3, H, W) RGB in [0, 1].
+        style: (1, 3, H, W) RGB in [0, 1].
         photo: (1, 3, h, w) RGB in [0, 1].
 
     Returns:
         (1, 3, H, W) RGB in [0, 1]; colours that the map puts outside are clamped.
     """
-    colors, wanted = _pixels(painting), _pixels(photo)
+    colors, wanted = _pixels(style), _pixels(photo)
     moved = (colors - colors.mean(0)) @ _map(colors, wanted) + wanted.mean(0)
-    return _image(moved, painting)
+    return _image(moved, style)
 
 
-def match_histogram(painting: Tensor, photo: Tensor) -> Tensor:
-    """The painting with the photo's distribution of colours, not only its mean and covariance.
+def match_histogram(style: Tensor, photo: Tensor) -> Tensor:
+    """The style image with the photo's distribution of colours, not only its mean and covariance.
 
     After the affine map, histograms are matched along the red, green and blue axes, again and again
     in turned axes, which brings the joint distribution nearer each time (Pitie et al., 2007).
-    Equal colours stay equal, but near ones may be pulled apart: flat areas of a painting show more
+    Equal colours stay equal, but near ones may be pulled apart: flat areas of a picture show more
     grain and patches than after the affine map.
 
     Args:
-        painting: (1, 3, H, W) RGB in [0, 1].
+        style: (1, 3, H, W) RGB in [0, 1].
         photo: (1, 3, h, w) RGB in [0, 1].
 
     Returns:
         (1, 3, H, W) RGB in [0, 1].
     """
-    colors, wanted = _pixels(match_mean_and_covariance(painting, photo)), _pixels(photo)
+    colors, wanted = _pixels(match_mean_and_covariance(style, photo)), _pixels(photo)
     generator = torch.Generator().manual_seed(0)
     for number in range(NUM_TURNS):
         noise = torch.randn(3, 3, generator=generator, dtype=torch.float64)
@@ -89,7 +89,7 @@ def match_histogram(painting: Tensor, photo: Tensor) -> Tensor:
         turned, goal = colors @ axes, wanted @ axes
         matched = [_match_values(turned[:, i], goal[:, i]) for i in range(3)]
         colors = torch.stack(matched, dim=1) @ axes.mT
-    return _image(colors, painting)
+    return _image(colors, style)
 
 
 def _map(colors: Tensor, wanted: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _map(colors: Tensor, wanted: Tensor) -> Tensor:
 
 def _power(covariance: Tensor, exponent: float) -> Tensor:
     values, axes = torch.linalg.eigh(covariance)
-    # A direction in which a painting hardly varies holds noise, which must not become colour.
+    # A direction in which a style image hardly varies holds noise, which must not become colour.
     values = values.clamp(min=1e-3 * values.max().item() + 1 / 255**2)
     return axes @ torch.diag(values**exponent) @ axes.mT
 

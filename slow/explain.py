@@ -28,8 +28,9 @@ from models.style import gram_matrix
 from models.vgg import check_layers
 from slow.album import Album
 from slow.pictures import feature_picture, gram_picture
-from slow.settings import PRESETS, SlowSettings
-from slow.stylize import Iterate, resized, stylize
+from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings
+from slow.start import check_sizes, resized
+from slow.stylize import Iterate, stylize
 
 MAX_FRAMES = 60
 FRAMES_PER_SECOND = 10
@@ -73,9 +74,18 @@ def style_reconstruction(loss: LossSettings, layers: tuple[str, ...]) -> LossSet
     return replace(loss, **only, content_weight=0.0, tv_weight=0.0)
 
 
+def settings_for(
+    layers: tuple[str, ...], size: int, steps: int
+) -> tuple[SlowSettings, LossSettings]:
+    """How the photo is painted: as usual, but with the layers that are looked at."""
+    settings, loss = PRESETS[DEFAULT_PRESET]
+    loss = replace(loss, style_layers=layers, style_layer_weights=())
+    return replace(settings, size=size, steps=steps), loss
+
+
 def explain(
     photo: Tensor,
-    painting: Tensor,
+    style: Tensor,
     folder: Path,
     *,
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
@@ -91,10 +101,10 @@ def explain(
 
     Args:
         photo: (1, 3, H, W) RGB in [0, 1].
-        painting: (1, 3, h, w) RGB in [0, 1], the style.
+        style: (1, 3, h, w) RGB in [0, 1].
         folder: where to write; it must exist.
         layers: to look at, from the first to the deepest.
-        size: longer side of photo and painting in px.
+        size: longer side of photo and style in px.
         steps: evaluations of the loss for each reconstruction, and for the painted photo.
         dtype: precision of the convolutions.
         tick: called after every evaluation.
@@ -103,21 +113,19 @@ def explain(
         The path of each picture once it is written.
     """
     album = Album(folder)
-    photo, painting = resized(photo, size), resized(painting, size)
+    photo, style = resized(photo, size), resized(style, size)
     yield album.add("photo.png", photo, "The photo.")
-    yield album.add("style.png", painting, "The style picture.")
+    yield album.add("style.png", style, "The style picture.")
 
     recorder = Recorder(steps, tick)
-    settings, loss = PRESETS["best"]
-    loss = replace(loss, style_layers=layers, style_layer_weights=())
-    settings = replace(settings, size=size, steps=steps)
-    painted = stylize(photo, [painting], settings, loss, dtype=dtype, callback=recorder)
+    settings, loss = settings_for(layers, size, steps)
+    painted = stylize(photo, [style], settings, loss, dtype=dtype, callback=recorder)
     yield album.add("painted.png", painted, "The photo painted in the style.")
     yield from _show_run(album, recorder, photo.shape[-2:])
 
     vgg = loss_network(loss, dtype=dtype, device=photo.device)
     with torch.no_grad():
-        features = [vgg(image, layers) for image in (photo, painted, painting)]
+        features = [vgg(image, layers) for image in (photo, painted, style)]
     for layer in layers:
         yield album.add(
             f"features_{layer}.png",
@@ -149,7 +157,7 @@ def explain(
     for number, layer in enumerate(layers, start=1):
         yield album.add(
             f"style_{layer}.png",
-            reconstruct(painting, style_reconstruction(loss, layers[:number])),
+            reconstruct(style, style_reconstruction(loss, layers[:number])),
             f"What {' and '.join(layers[:number])} know of the style: noise, changed until its "
             "statistics there are the style's. Deeper layers bring larger forms; nothing says what "
             "is where.",
@@ -213,19 +221,25 @@ def main() -> int:
     args = parse_args()
     layers = check_layers(args.layers, "--layers")
     photo = read_image(args.content, long_side=args.size).rgb
-    painting = read_image(args.style, long_side=args.size).rgb
+    style = read_image(args.style, long_side=args.size).rgb
+    check_sizes(
+        (args.content, args.style),
+        (photo, style),
+        *settings_for(layers, args.size, args.steps),
+        remedy="choose a larger --size, or other --layers",
+    )
     if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
         raise ValueError(f"-o {args.output} is not empty; write into it by --force")
+    device = pick_device(args.device)
     args.output.mkdir(parents=True, exist_ok=True)
 
     keep_pages()
-    device = pick_device(args.device)
     with tqdm(
         total=args.steps * (1 + 2 * len(layers)), unit="step", disable=args.quiet
     ) as progress:
         for path in explain(
             photo.to(device),
-            painting.to(device),
+            style.to(device),
             args.output,
             layers=layers,
             size=args.size,

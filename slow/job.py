@@ -16,14 +16,15 @@ from media import check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
-from models.vgg import VGG19Features, stride
+from models.vgg import VGG19Features
 from slow.masks import read_regions
 from slow.memory import Bounded, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
-from slow.settings import SlowSettings, scales
+from slow.settings import SlowSettings
+from slow.start import check_sizes, resized
 from slow.state import read_state, save_state, state_path
-from slow.stylize import State, resized, style_size, stylize
+from slow.stylize import State, stylize
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,13 @@ def paint(
     state = read_state(path, recipe, device) if resume and path.exists() else None
     content = read_image(job.content, long_side=recipe.settings.size)
     styles = [_read_style(style, recipe.settings).to(device) for style in job.styles]
-    _check_sizes(job, content.rgb, styles, recipe)
+    check_sizes(
+        (job.content, *job.styles),
+        (content.rgb, *styles),
+        recipe.settings,
+        recipe.loss,
+        remedy="larger are --size, --min-size and, of style pictures, --style-scale",
+    )
     if job.content_masks or job.style_masks:
         regions = read_regions(
             job.content_masks, job.style_masks, content.rgb, styles, recipe.style_blend
@@ -230,21 +237,6 @@ def _read_style(path: Path, settings: SlowSettings) -> Tensor:
     if max(picture.pixels.shape[-2:]) > largest:
         picture = read_image(path, long_side=max(1, largest))
     return picture.rgb
-
-
-def _check_sizes(job: Job, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> None:
-    """ValueError if a picture is too small for the loss network at the smallest scale."""
-    needed = max(map(stride, recipe.loss.content_layers + recipe.loss.style_layers))
-    size = scales(recipe.settings)[0].size
-    images = zip((job.content, *job.styles), (content, *styles), strict=True)
-    for number, (path, image) in enumerate(images):
-        longer = size if number == 0 else style_size(image, recipe.settings, size)
-        side = min(resized(image, longer).shape[-2:])
-        if side < needed:
-            raise ValueError(
-                f"{path} is too small: of {side} px at the smallest scale, where the layers need "
-                f"{needed} px; larger are --size, --min-size{' and --style-scale' * (number > 0)}"
-            )
 
 
 @contextmanager

@@ -20,10 +20,7 @@ from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
 from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings, scales
-
-# Standard deviation of the noise to start from, around a medium grey. White noise of full contrast
-# would still be seen after hundreds of steps, for the features hardly react to the finest grain.
-NOISE = 0.02
+from slow.start import resized, start_image, style_size
 
 
 @dataclass
@@ -257,40 +254,3 @@ def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:
     state.search = state.search.enlarged(resize, factor)
     state.image, state.scale = resize(state.best).contiguous(), scale
     state.best, state.lowest, state.average = None, math.inf, None
-
-
-def resized(image: Tensor, size: int) -> Tensor:
-    """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
-    height, width = image.shape[-2:]
-    longer = max(height, width)
-    if longer == size:
-        return image
-    new = [max(1, round(side * size / longer)) for side in (height, width)]
-    return F.interpolate(image, new, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
-    """Longer side of a style image at a scale: in proportion, and never enlarged."""
-    largest = min(max(style.shape[-2:]), round(settings.style_scale * settings.size))
-    return max(1, round(largest * size / settings.size))
-
-
-def start_image(
-    content: Tensor, style: Sequence[Tensor], settings: SlowSettings, init: Tensor | None
-) -> Tensor:
-    """The first image (1, 3, H, W), of the size of the content image; a copy, plane by plane in
-    memory, for L-BFGS works on flat vectors.
-    """
-    size = content.shape[-2:]
-    if init is None and settings.init == "style":
-        init = style[0]
-    if init is not None:
-        scaled = F.interpolate(init.to(content), size, mode="bicubic", antialias=True)
-        return scaled.clamp(0, 1).contiguous()
-    if settings.init == "content":
-        return content.clone(memory_format=torch.contiguous_format)
-    if settings.init == "noise":
-        generator = torch.Generator().manual_seed(settings.seed)
-        noise = torch.randn(content.shape, generator=generator)
-        return (0.5 + NOISE * noise).to(content.device)
-    raise ValueError(f"unknown init '{settings.init}'; choose content, noise, style or an image")

@@ -1,4 +1,4 @@
-"""Keeping the photo's colours: afterwards, and by colours of the painting that match them."""
+"""Keeping the photo's colours: afterwards, and by colours of the style that match them."""
 
 import pytest
 import torch
@@ -35,30 +35,30 @@ def muted(height: int, width: int, *, seed: int) -> torch.Tensor:
 
 
 def test_brightness_gets_the_photos_mean_and_spread():
-    painting, photo = muted(24, 20, seed=1), muted(30, 40, seed=2)
-    matched = match_luma(painting, photo)
+    style, photo = muted(24, 20, seed=1), muted(30, 40, seed=2)
+    matched = match_luma(style, photo)
     assert matched.shape == (1, 1, 24, 20)
     assert matched.mean().item() == pytest.approx(luma(photo).mean().item(), abs=1e-5)
     assert matched.std().item() == pytest.approx(luma(photo).std().item(), abs=1e-5)
-    order = luma(painting).flatten().argsort()
+    order = luma(style).flatten().argsort()
     assert (matched.flatten()[order].diff() >= 0).all()  # what was brighter still is
 
 
 def test_colours_get_the_photos_mean_and_covariance():
-    painting, photo = muted(40, 30, seed=1), muted(30, 50, seed=2)
-    matched = match_mean_and_covariance(painting, photo)
-    assert matched.shape == painting.shape and matched.dtype == torch.float32
+    style, photo = muted(40, 30, seed=1), muted(30, 50, seed=2)
+    matched = match_mean_and_covariance(style, photo)
+    assert matched.shape == style.shape and matched.dtype == torch.float32
     assert torch.allclose(matched.mean((0, 2, 3)), photo.mean((0, 2, 3)), atol=1e-4)
     assert torch.allclose(matched[0].flatten(1).cov(), photo[0].flatten(1).cov(), atol=1e-4)
 
 
-def test_a_painting_with_the_photos_colours_is_left_alone():
+def test_a_style_with_the_photos_colours_is_left_alone():
     photo = muted(40, 30, seed=1)
     assert torch.allclose(match_mean_and_covariance(photo, photo), photo, atol=1e-5)
     assert torch.allclose(match_histogram(photo, photo), photo, atol=0.01)
 
 
-def test_noise_of_a_grey_painting_does_not_become_colour():
+def test_noise_of_a_grey_style_does_not_become_colour():
     grey = luma(smooth_image(30, 30)).expand(-1, 3, -1, -1)
     noisy = (grey + 0.002 * torch.randn(grey.shape)).clamp(0, 1)
     matched = match_mean_and_covariance(noisy, smooth_image(30, 30, seed=2))
@@ -75,7 +75,7 @@ def test_flat_pictures_are_no_trouble(match):
 
 
 def test_histograms_come_nearer_than_by_mean_and_covariance():
-    painting = smooth_image(60, 50, seed=1)
+    style = smooth_image(60, 50, seed=1)
     photo = smooth_image(50, 60, seed=2).pow(3)  # skewed, unlike any affine map of the other
 
     def distance(image: torch.Tensor) -> float:
@@ -83,12 +83,12 @@ def test_histograms_come_nearer_than_by_mean_and_covariance():
         values = [(x[0].flatten(1).mT @ directions).sort(0).values for x in (image, photo)]
         return (values[0] - values[1]).abs().mean().item()
 
-    affine, full = match_mean_and_covariance(painting, photo), match_histogram(painting, photo)
-    assert distance(full) < 0.4 * distance(affine) < 0.4 * distance(painting)
+    affine, full = match_mean_and_covariance(style, photo), match_histogram(style, photo)
+    assert distance(full) < 0.4 * distance(affine) < 0.4 * distance(style)
 
 
 def test_equal_colours_stay_equal():
-    painting = smooth_image(20, 30, seed=1)
-    painting[..., 10:] = torch.tensor([0.2, 0.5, 0.7]).view(1, 3, 1, 1)
-    matched = match_histogram(painting, smooth_image(20, 30, seed=2))
+    style = smooth_image(20, 30, seed=1)
+    style[..., 10:] = torch.tensor([0.2, 0.5, 0.7]).view(1, 3, 1, 1)
+    matched = match_histogram(style, smooth_image(20, 30, seed=2))
     assert matched[..., 10:].flatten(2).std(2).max() < 1e-5

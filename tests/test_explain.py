@@ -96,6 +96,19 @@ def test_command_writes_every_picture_with_a_caption(run, files):
     assert read_image(folder / "content_relu1_1.png").rgb.shape == (1, 3, 24, 32)
 
 
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (("--size", 16), "photo.png is too small: of 12 px"),
+        (("--device", "abacus"), "--device abacus"),
+    ],
+)
+def test_nothing_is_written_before_all_is_checked(run, files, flags, what):
+    code, _, err = run(explain_cli, *files, "--steps", 1, *flags)
+    assert code == 2 and what in err and len(err.splitlines()) == 1
+    assert not files[3].exists()
+
+
 def test_wrong_use_is_one_line(run, files):
     code, _, err = run(explain_cli, *files, "--layers", "relu9_9")
     assert code == 2 and "--layers has an unknown layer 'relu9_9'" in err

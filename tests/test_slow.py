@@ -14,7 +14,7 @@ from models.loss_settings import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
 from slow.settings import scales
-from slow.stylize import resized
+from slow.start import resized
 from tests.conftest import SAMPLES, smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))

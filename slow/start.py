@@ -1,0 +1,83 @@
+"""What a scale begins with: content and style images in its size, and at the first one an image to
+change.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.loss_settings import LossSettings
+from models.vgg import stride
+from slow.settings import SlowSettings, scales
+
+# Standard deviation of the noise to start from, around a medium grey. White noise of full contrast
+# would still be seen after hundreds of steps, for the features hardly react to the finest grain.
+NOISE = 0.02
+
+
+def resized(image: Tensor, size: int) -> Tensor:
+    """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    if longer == size:
+        return image
+    new = [max(1, round(side * size / longer)) for side in (height, width)]
+    return F.interpolate(image, new, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
+    """Longer side of a style image at a scale: in proportion, and never enlarged."""
+    largest = min(max(style.shape[-2:]), round(settings.style_scale * settings.size))
+    return max(1, round(largest * size / settings.size))
+
+
+def check_sizes(
+    paths: Sequence[Path],
+    images: Sequence[Tensor],
+    settings: SlowSettings,
+    loss: LossSettings,
+    *,
+    remedy: str,
+) -> None:
+    """ValueError if a picture is too small for the loss network at the smallest scale.
+
+    Args:
+        paths: of the pictures, for the message.
+        images: the content image, then the style images.
+        settings, loss: of the run.
+        remedy: how they become larger.
+    """
+    needed = max(map(stride, loss.content_layers + loss.style_layers))
+    size = scales(settings)[0].size
+    for number, (path, image) in enumerate(zip(paths, images, strict=True)):
+        longer = size if number == 0 else style_size(image, settings, size)
+        side = min(resized(image, longer).shape[-2:])
+        if side < needed:
+            raise ValueError(
+                f"{path} is too small: of {side} px at the smallest scale, where the layers need "
+                f"{needed} px; {remedy}"
+            )
+
+
+def start_image(
+    content: Tensor, style: Sequence[Tensor], settings: SlowSettings, init: Tensor | None
+) -> Tensor:
+    """The first image (1, 3, H, W), of the size of the content image; a copy, plane by plane in
+    memory, for L-BFGS works on flat vectors.
+    """
+    size = content.shape[-2:]
+    if init is None and settings.init == "style":
+        init = style[0]
+    if init is not None:
+        scaled = F.interpolate(init.to(content), size, mode="bicubic", antialias=True)
+        return scaled.clamp(0, 1).contiguous()
+    if settings.init == "content":
+        return content.clone(memory_format=torch.contiguous_format)
+    if settings.init == "noise":
+        generator = torch.Generator().manual_seed(settings.seed)
+        noise = torch.randn(content.shape, generator=generator)
+        return (0.5 + NOISE * noise).to(content.device)
+    raise ValueError(f"unknown init '{settings.init}'; choose content, noise, style or an image")
