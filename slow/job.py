@@ -173,7 +173,8 @@ def paint(
         try:
             save_state(path, state, recipe)
         except OSError as error:  # no reason to lose the run
-            warnings.warn(f"the state could not be saved: {error}", stacklevel=2)
+            reason = error.strerror or error  # without the name of a temporary file
+            warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
 
     progress = Progress(
         recipe.settings,
