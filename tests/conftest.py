@@ -1,3 +1,4 @@
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from models.transformer_net import TransformerNet
 from slow.objective import Objective, tiled
 
 SAMPLES = Path(__file__).parents[1] / "samples"
+
+# Jobs that a shell starts in the background ignore Ctrl-C, and so would the commands tested here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:

@@ -503,8 +503,8 @@ def test_ctrl_c_at_any_time_shows_no_traceback(model, tmp_path):
     for number in range(200):
         Image.new("RGB", (160, 120)).save(tmp_path / f"{number}.png")
     command = [sys.executable, predict.__file__, tmp_path, "--model", model, *FLAGS]
-    for seconds in (0.15, 0.7, None):  # None: after the first painting
-        out = tmp_path / f"out {seconds}"
+    for number, seconds in enumerate((0.15, 0.7, None)):  # None: after the first painting
+        out = tmp_path / f"out {number}"
         with subprocess.Popen(
             [*map(str, command), "-o", out],
             stdout=subprocess.PIPE,
