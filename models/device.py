@@ -6,6 +6,7 @@ import mmap
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -47,6 +48,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+@cache  # all of a process's results in one precision, even if another program slows down the timing
 def _bfloat16_is_faster(device: torch.device) -> bool:
     """Time it on the CPU: some processors run bfloat16 at half of float32's speed."""
     if device.type == "cuda":
