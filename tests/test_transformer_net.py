@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.transformer_net import InstanceNorm, RowConv2d, TransformerNet, UpsampleConvLayer
+from models.instance_norm import InstanceNorm
+from models.transformer_net import RowConv2d, TransformerNet, UpsampleConvLayer
 from tests.conftest import assert_same_gradients
 
 
