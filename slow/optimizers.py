@@ -10,6 +10,7 @@ from slow.settings import SlowSettings
 LARGE = 2**20  # pixels from which on L-BFGS remembers this many steps
 SHORT_HISTORY = 10
 SMOOTHING = 64  # px
+REACH = 32  # px, beyond which smoothing mixes less than a thousandth
 # Of full scale, on average over the image. Usual steps are shorter; the few that are longer come
 # from a curvature that is misjudged, above all soon after a start from noise.
 LONGEST_STEP = 0.015
@@ -145,12 +146,28 @@ class Adam:
 def smoothed(image: Tensor) -> Tensor:
     """An image whose waves are weighted by the root of their length, up to SMOOTHING px; white
     noise keeps about its size.
+
+    Around its borders the image goes on in its mirror image, so that none is mixed with the
+    opposite one.
     """
-    height, width = image.shape[-2:]
-    rows = torch.fft.fftfreq(height, device=image.device).square().unsqueeze(1)
-    columns = torch.fft.rfftfreq(width, device=image.device).square()
-    gain = (rows + columns + SMOOTHING**-2) ** -0.25
-    return torch.fft.irfft2(torch.fft.rfft2(image).mul_(gain / gain.mean()), (height, width))
+    rows, columns = (_mirrored(length, image.device) for length in image.shape[-2:])
+    size = len(rows), len(columns)
+    down = torch.fft.fftfreq(size[0], device=image.device).square().unsqueeze(1)
+    across = torch.fft.rfftfreq(size[1], device=image.device).square()
+    gain = (down + across + SMOOTHING**-2) ** -0.25
+    gain /= gain.mean()
+    planes = []
+    for plane in image.split(1, dim=1):  # one by one, in a third of the memory
+        around = plane.index_select(-2, rows).index_select(-1, columns)
+        around = torch.fft.irfft2(torch.fft.rfft2(around).mul_(gain), size)
+        planes.append(around[..., REACH:-REACH, REACH:-REACH])
+    return torch.cat(planes, dim=1)
+
+
+def _mirrored(length: int, device: torch.device) -> Tensor:
+    """Positions along a side, with REACH more at either end, which run back and forth."""
+    positions = torch.arange(-REACH, length + REACH, device=device) % (2 * length)
+    return positions.minimum(2 * length - 1 - positions)
 
 
 def make_optimizer(settings: SlowSettings) -> LBFGS | Adam:

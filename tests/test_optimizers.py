@@ -68,14 +68,34 @@ def test_history_is_short_and_shorter_for_large_images(monkeypatch):
 
 
 def test_smoothing_weights_waves_by_the_root_of_their_length():
-    def wave(length):
-        return torch.sin(torch.arange(64) * (2 * math.pi / length)).expand(1, 3, 64, 64)
+    def wave(length):  # which goes on in its mirror image
+        return torch.cos((torch.arange(64) + 0.5) * (2 * math.pi / length)).expand(1, 3, 64, 64)
 
-    gains = [(smoothed(wave(n)) / wave(n).clamp(min=1e-9))[..., 1].mean() for n in (4, 16)]
+    gains = [(smoothed(wave(n)) / wave(n))[..., 1].mean() for n in (4, 16)]
     assert (gains[1] / gains[0]).item() == pytest.approx(2, rel=0.03)
     noise = torch.randn(1, 3, 64, 48)
     assert 0.8 < smoothed(noise).std() / noise.std() < 1.5
     assert smoothed(torch.rand(1, 3, 7, 9)).shape == (1, 3, 7, 9)
+
+
+def test_smoothing_does_not_reach_around_the_borders():
+    image = torch.zeros(1, 3, 48, 80)
+    image[..., 0, 0] = 1  # in a corner, it is mirrored into its three neighbours
+    result = smoothed(image)
+    assert result[..., -1, -1].abs().max() < 1e-3 * result.max()
+    assert result[..., 0, 40].abs().max() < 0.02 * result.max()
+    assert torch.equal(result[..., 0, 0], result.amax((2, 3)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 90), (48, 64)])
+def test_smoothing_is_symmetric_and_keeps_flat_images_flat(size):
+    """As an inverse Hessian has to be; an image's mirror image is as flat as itself."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 1, 3, *size, generator=generator, dtype=torch.float64)
+    there, back = (a * smoothed(b)).sum(), (smoothed(a) * b).sum()
+    assert there.item() == pytest.approx(back.item(), rel=1e-4)
+    flat = smoothed(torch.ones(1, 3, *size))
+    assert flat.std(correction=0) < 1e-4 * flat.mean()
 
 
 def test_adam_computes_the_same_as_pytorch():
