@@ -4,7 +4,6 @@ import argparse
 import inspect
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,12 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import interrupt
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings, style_weight
 
 Settings = TypeVar("Settings")
 
-OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -182,9 +182,11 @@ def run(main: Callable[[], int]) -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see interrupt.py
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt.end_by_errors()
         code = main()
+    except interrupt.Terminated:
+        say("terminated")
+        code = TERMINATED
     except KeyboardInterrupt:
         say("interrupted")
         code = INTERRUPTED

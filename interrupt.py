@@ -1,11 +1,60 @@
-"""Ctrl-C while a command line starts: torch takes seconds to import."""
+"""Ctrl-C, and SIGTERM as a job scheduler or `timeout` sends it: a run ends, and keeps all."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: all is kept as after Ctrl-C, but the exit code is another one."""
+
+
+ERRORS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
 def end_silently() -> None:
     """Let Ctrl-C end the process without a word, where it would show a traceback, until cli.run
-    takes over.
+    takes over: torch takes seconds to import.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def end_by_errors() -> None:
+    """Let both signals raise their errors, but for one that is ignored, as in a shell's background
+    jobs.
+    """
+    for number in ERRORS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _raise)
+
+
+@contextmanager
+def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]:
+    """Within it the first of the signals raises nothing; the next one is an error at once.
+
+    Args:
+        stop: called instead, with the error to raise when the time is right; None where another
+            process decides when to end, and both signals are ignored.
+    """
+
+    def handle(number: int, _: Any) -> None:
+        for either in ERRORS:
+            signal.signal(either, _raise)
+        stop(ERRORS[number]())
+
+    try:
+        before = {n: signal.signal(n, handle if stop else signal.SIG_IGN) for n in ERRORS}
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, _: Any) -> None:
+    raise ERRORS[number]

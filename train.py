@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before torch is imported
 import argparse
 import inspect
 import os
-import signal
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -158,7 +157,11 @@ def main() -> int:
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
-    bar, interrupted = None, False
+    bar, ended_by = None, None
+
+    def stop(error: KeyboardInterrupt) -> None:
+        nonlocal ended_by
+        ended_by = error
 
     def report(progress: TrainingProgress) -> None:
         nonlocal bar
@@ -171,36 +174,29 @@ def main() -> int:
             f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s, "
             f"loading {progress.loading:.0%}"
         )
-        if interrupted:  # between two steps, so that a resumed training is the same as a whole one
-            raise KeyboardInterrupt
-
-    def interrupt(number: int, _: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(number, signal.default_int_handler)  # a second one acts at once
-
-    # A terminal, torchrun and a cluster's scheduler signal every process; the main one decides.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt if accelerator.is_main_process else signal.SIG_IGN)
+        if ended_by:  # between two steps, so that a resumed training is the same as a whole one
+            raise ended_by
 
     try:
-        train(
-            args.style,
-            args.data,
-            args.output,
-            settings=settings,
-            loss=loss,
-            accelerator=accelerator,
-            data_limit=args.data_limit,
-            streaming=args.streaming,
-            init_from=args.init_from,
-            resume=args.resume,
-            save_every=args.save_every,
-            keep=args.keep,
-            num_workers=args.workers,
-            credits={"title": args.title, "artist": args.artist, "licence": args.licence},
-            callback=report,
-        )
+        # A terminal, torchrun and a cluster's scheduler signal every process; the main one decides.
+        with interrupt.deferred(stop if accelerator.is_main_process else None):
+            train(
+                args.style,
+                args.data,
+                args.output,
+                settings=settings,
+                loss=loss,
+                accelerator=accelerator,
+                data_limit=args.data_limit,
+                streaming=args.streaming,
+                init_from=args.init_from,
+                resume=args.resume,
+                save_every=args.save_every,
+                keep=args.keep,
+                num_workers=args.workers,
+                credits={"title": args.title, "artist": args.artist, "licence": args.licence},
+                callback=report,
+            )
     finally:
         if bar:
             bar.close()

@@ -7,8 +7,8 @@ quality.
     python -m slow --from painted.png -o larger.png --size 1024
     python -m slow --preset gatys --show-settings
 
-Ctrl-C ends the run and saves the best image so far; --resume goes on. A folder stands for each of
-the pictures in it but those that were painted by this program.
+Ctrl-C or SIGTERM ends the run and saves the best image so far; --resume goes on. A folder stands
+for each of the pictures in it but those that were painted by this program.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main() -> int:
                 say_skipped(job.output, recipe)
                 continue
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            complete = paint(
+            ended_by = paint(
                 job,
                 recipe,
                 device=device,
@@ -163,8 +163,8 @@ def main() -> int:
             failures += 1
         else:
             tqdm.write(str(job.output))
-            if not complete:
-                return cli.INTERRUPTED
+            if ended_by:
+                raise ended_by
     return cli.FAILED if failures else cli.OK
 
 

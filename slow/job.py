@@ -1,17 +1,15 @@
 """One painting, from image files to an image file: nothing that was computed is lost."""
 
 import dataclasses
-import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+import interrupt
 from media import check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings
@@ -121,7 +119,7 @@ def paint(
     preview: Path | None = None,
     quiet: bool = False,
     description: str = "",
-) -> bool:
+) -> KeyboardInterrupt | None:
     """Make a painting and write it, with its recipe.
 
     When the run is interrupted or fails, the best image so far is written, and the state stays in
@@ -144,7 +142,7 @@ def paint(
         description: what the bar begins with.
 
     Returns:
-        Whether the run came to its end; False after Ctrl-C.
+        None, or after Ctrl-C or SIGTERM the error that ended the run.
 
     Raises:
         ValueError, OSError: an input or the state cannot be used, or the result not be written.
@@ -192,7 +190,7 @@ def paint(
         write_image(job.output, painting, like=content, depth=depth, text=made.to_json())
 
     try:
-        with _ctrl_c_calls(progress.stop):
+        with interrupt.deferred(progress.stop):
             painting = stylize(
                 content.rgb.to(device),
                 styles,
@@ -223,12 +221,12 @@ def paint(
         if progress.is_stopped and save_every:
             save(progress.latest.state)
         if isinstance(error, KeyboardInterrupt):
-            return False
+            return error
         reason = str(error) or type(error).__name__
         raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
     path.unlink(missing_ok=True)
     progress.finish(painting)
-    return True
+    return None
 
 
 def _read_style(path: Path, settings: SlowSettings) -> Tensor:
@@ -238,22 +236,3 @@ def _read_style(path: Path, settings: SlowSettings) -> Tensor:
     if max(picture.pixels.shape[-2:]) > largest:
         picture = read_image(path, long_side=max(1, largest))
     return picture.rgb
-
-
-@contextmanager
-def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C calls a function, the next is a KeyboardInterrupt as ever."""
-
-    def handle(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    try:
-        before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not in the main thread, which alone gets signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -50,7 +50,7 @@ class Progress:
         self.bar: tqdm | None = None
         self.latest: Iterate | None = None
         self.is_stopped = False  # by stop(), so that the state is that of a finished step
-        self._stop = False
+        self._error: KeyboardInterrupt | None = None
 
     def __call__(self, iterate: Iterate) -> None:
         self.latest = iterate
@@ -60,13 +60,13 @@ class Progress:
         if self.preview and time.monotonic() - self.last_preview > PREVIEW_SECONDS:
             self._write_preview(iterate.best)
             self.last_preview = time.monotonic()
-        if self._stop:
+        if self._error:
             self.is_stopped = True
-            raise KeyboardInterrupt
+            raise self._error
 
-    def stop(self) -> None:
-        """End the run by KeyboardInterrupt after the step that is going on."""
-        self._stop = True
+    def stop(self, error: KeyboardInterrupt) -> None:
+        """End the run by an error after the step that is going on."""
+        self._error = error
         if self.bar is not None:
             self.bar.set_description_str("stopping after this step: ")
 

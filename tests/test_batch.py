@@ -70,7 +70,7 @@ def test_finished_pairs_are_skipped_and_failures_reported(run, photos, styles, t
 
 
 def test_ctrl_c_ends_the_batch(run, photos, styles, tmp_path, monkeypatch):
-    monkeypatch.setattr(slow_cli, "paint", lambda job, *_, **__: False)
+    monkeypatch.setattr(slow_cli, "paint", lambda job, *_, **__: KeyboardInterrupt())
     code, out, _ = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
     assert code == 130 and len(out.split()) == 1
 

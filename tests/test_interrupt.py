@@ -1,4 +1,4 @@
-"""Ctrl-C while the command lines start."""
+"""Ctrl-C and SIGTERM."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import interrupt
 from tests.test_architecture import ROOT
 
 COMMANDS = [
@@ -38,3 +39,24 @@ def test_ctrl_c_while_torch_is_imported_shows_no_traceback(command, tmp_path):
 def test_the_library_leaves_signals_alone(package):
     code = f"import signal, {package}; assert signal.getsignal(2) is signal.default_int_handler"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupt.Terminated)],
+)
+def test_the_first_signal_is_deferred_and_the_second_is_not(number, error):
+    before, asked = signal.getsignal(number), []
+    with pytest.raises(error) as second, interrupt.deferred(asked.append):
+        signal.raise_signal(number)
+        assert [type(each) for each in asked] == [error]
+        signal.raise_signal(number)
+    assert second.type is error and signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_signals_are_ignored_where_another_process_decides():
+    with interrupt.deferred(None):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)

@@ -235,7 +235,8 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(slow_cli.tqdm, "update", interrupt)
-    code, out, _ = run(slow_cli, *files, *FEW)
+    code, out, err = run(slow_cli, *files, *FEW)
+    assert err.endswith("interrupted\n")
     assert code == 130 and out == f"{files[3]}\n"
     assert files[3].exists()
 

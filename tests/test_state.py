@@ -77,12 +77,21 @@ def test_a_crashed_run_goes_on_to_the_same_file(run, files, optimizer, step, mon
     assert not state_path(files[3]).exists()
 
 
-@pytest.mark.parametrize("step", [1, 12, 15])
-def test_ctrl_c_saves_image_and_state_of_that_step(run, files, whole, step, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "step", "expected"),
+    [
+        (signal.SIGINT, 1, (130, "interrupted\n")),
+        (signal.SIGINT, 12, (130, "interrupted\n")),
+        (signal.SIGTERM, 15, (143, "terminated\n")),
+    ],
+)
+def test_a_signal_saves_image_and_state_of_that_step(
+    run, files, whole, number, step, expected, monkeypatch
+):
     with monkeypatch.context() as patch:
-        at_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGINT))
-        code, out, _ = run(slow_cli, *files, *FEW)
-    assert (code, out) == (130, f"{files[3]}\n")
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        code, out, err = run(slow_cli, *files, *FEW)
+    assert (code, err) == expected and out == f"{files[3]}\n"
     stored = torch.load(state_path(files[3]), weights_only=True)
     assert stored["state"]["step"] == step
     assert read_image(files[3]).rgb.shape == (1, 3, 32, 40)

@@ -230,6 +230,8 @@ def collate(items: Sequence[Item]) -> Item:
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the readers must live until all is saved."""
+    """Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every one of the job;
+    the readers must live until all is saved. A second SIGTERM is the main process's own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

@@ -155,7 +155,7 @@ def train(
         loader = make_loader(
             photos.photos, settings, accelerator, first_step=step, num_workers=num_workers
         )
-        clock, stop = Clock(global_batch, step), False
+        clock, stop = Clock(global_batch, step), None
         try:
             for content, failures in clock.watch(loader):
                 for failure in set(failures) - unreadable:
@@ -181,14 +181,14 @@ def train(
                     if record:
                         record.log(asdict(progress))
                         stop = _asks_to_stop(callback, progress)
-                stop = _any_process(accelerator, stop)
-                must_save = stop or step % save_every == 0 or step == settings.steps
+                ends = _any_process(accelerator, stop is not None)
+                must_save = ends or step % save_every == 0 or step == settings.steps
                 if must_save or step % CHECK_EVERY == 0:
                     learner.check()
                 if must_save:
                     save()
-                if stop:
-                    raise KeyboardInterrupt
+                if ends:
+                    raise stop or KeyboardInterrupt
         except Diverged as error:
             step = learner.go_back(error)
             if record:
@@ -199,13 +199,13 @@ def train(
 
 def _asks_to_stop(
     callback: Callable[[TrainingProgress], None] | None, progress: TrainingProgress
-) -> bool:
+) -> KeyboardInterrupt | None:
     try:
         if callback:
             callback(progress)
-    except KeyboardInterrupt:
-        return True
-    return False
+    except KeyboardInterrupt as error:
+        return error
+    return None
 
 
 def _any_process(accelerator: Accelerator, stop: bool) -> bool:
