@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 import cli
@@ -92,7 +93,8 @@ def parse_args() -> argparse.Namespace:
         "--mask",
         type=Path,
         metavar="FILE",
-        help="paint only where this image is white, or opaque if it has transparency",
+        help="paint only where this image, of the photo's size, is white, or opaque if it has "
+        "transparency",
     )
     look.add_argument("--invert-mask", action="store_true", help="paint only the rest")
     look.add_argument(
@@ -224,13 +226,21 @@ def make_painter(
             "strength": args.strength,
             "stroke": args.stroke,
             "preserve_color": args.preserve_color,
-            "mask": args.mask and as_mask(args.mask, photo.pixels, invert=args.invert_mask),
+            "mask": args.mask and mask_for(photo, args.mask, invert=args.invert_mask),
         }
         if args.grid:
             return paint_grid(photo, models, **look)
         return replace(photo, pixels=model.paint(photo.pixels, **look))
 
     return paint, problems
+
+
+def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
+    """The mask of --mask; a ValueError names the flag."""
+    try:
+        return as_mask(path, photo, invert=invert)
+    except ValueError as error:
+        raise ValueError(f"--mask {error}") from error
 
 
 def report(outcome: Outcome) -> bool:

@@ -11,7 +11,7 @@ from fast.blending import are_related, between
 from fast.mixing import mix, within
 from fast.stroke import resize, restore_detail, seen_size
 from fast.stylize import find_model, load_net, stylize
-from media import PilImage, from_pil, read_image, read_mask, to_pil, write_image
+from media import Picture, PilImage, from_pil, read_image, read_mask, to_pil, write_image
 from media.colors import keep_colors
 from media.images import MAX_PIXELS
 from models.transformer_net import TransformerNet
@@ -59,8 +59,8 @@ class StyleModel:
             stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
-            mask: what to paint, white or opaque; its border is softened unless it is a tensor,
-                (H, W) in [0, 1].
+            mask: what to paint, white or opaque, of the photo's size; its border is softened. Or a
+                tensor (H, W) in [0, 1] of the result's size.
             invert_mask: paint what the mask leaves out.
             output: image file to write, in the format of its suffix; an existing one is replaced.
 
@@ -73,27 +73,26 @@ class StyleModel:
             ValueError: a file is no image, or a setting is out of its range.
         """
         check_look(strength, stroke)
-        picture = None
         if isinstance(photo, Tensor):
             _check_tensor(photo)
             height, width = photo.shape[-2:]
             scale = size / max(height, width) if size else 1
             pixels = resize(photo, *seen_size(height, width, 1 / scale))
+            picture = Picture(pixels, original_size=(width, height))
         else:
             is_file = isinstance(photo, (str, Path))
             picture = (read_image if is_file else from_pil)(photo, long_side=size)
-            pixels = picture.pixels
         painted = self.paint(
-            pixels,
+            picture.pixels,
             strength=strength,
             stroke=stroke,
             preserve_color=preserve_color,
-            mask=None if mask is None else as_mask(mask, pixels, invert=invert_mask),
+            mask=None if mask is None else as_mask(mask, picture, invert=invert_mask),
         )
         if output is not None:
             write_image(output, painted, like=picture)
             return Path(output)
-        return painted if picture is None else to_pil(painted, like=picture)
+        return painted if isinstance(photo, Tensor) else to_pil(painted, like=picture)
 
     def paint(
         self,
@@ -177,16 +176,16 @@ def load(
     return StyleModel(nets, parts, max_memory)
 
 
-def as_mask(mask: Tensor | PilImage | Path | str, photo: Tensor, *, invert: bool) -> Tensor:
+def as_mask(mask: Tensor | PilImage | Path | str, photo: Picture, *, invert: bool) -> Tensor:
     """(1, 1, H, W) of the photo's size, 1 (or 255 in uint8) where it is to be painted.
 
     Raises:
         OSError: there is no such file.
-        ValueError: the mask is no image, or not of the photo's shape.
+        ValueError: the mask is no image, or not of the photo's size.
     """
-    height, width = photo.shape[-2:]
+    height, width = photo.pixels.shape[-2:]
     if not isinstance(mask, Tensor):
-        mask = read_mask(mask, width, height)
+        mask = read_mask(mask, photo)
     elif mask.shape[-2:] != (height, width) or mask.numel() != height * width:
         raise ValueError(f"a mask of {tuple(mask.shape)} does not fit {height} rows of {width} px")
     mask = mask.reshape(1, 1, height, width)

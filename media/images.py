@@ -24,6 +24,7 @@ ROWS_AT_A_TIME = 256  # of an image that is copied
 MAX_PIXELS = 179_000_000  # of a file, by Pillow's own limit, and after scaling
 
 KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width becomes the height
 
 
 @dataclass
@@ -35,12 +36,18 @@ class Picture:
         alpha: (H, W) uint8 opacity, or None for an opaque image.
         exif: EXIF block without the orientation, which has been applied; empty if there is none.
         dpi: resolution in pixels per inch, or None.
+        original_size: width and height in px before it was scaled, upright; by default those of the
+            pixels.
     """
 
     pixels: Tensor
     alpha: np.ndarray | None = None
     exif: bytes = field(default=b"", repr=False)
     dpi: tuple[float, float] | None = None
+    original_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.original_size = self.original_size or (self.pixels.shape[-1], self.pixels.shape[-2])
 
     @property
     def rgb(self) -> Tensor:
@@ -97,9 +104,10 @@ def decode_image(
                 size = scaled_size(image.size, long_side, short_side)
                 if size[0] * size[1] > MAX_PIXELS:
                     raise Image.DecompressionBombError
+                original_size = image.size
                 image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
-                return to_picture(image, size)
+                return to_picture(image, size, original_size)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not an image: {_describe(start)}") from None
     except Image.DecompressionBombError:
@@ -112,25 +120,28 @@ def decode_image(
         raise ValueError(f"{name} is damaged: {error or type(error).__name__}") from error
 
 
-def to_picture(image: Image.Image, size: tuple[int, int] | None = None) -> Picture:
+def to_picture(
+    image: Image.Image, size: tuple[int, int], original_size: tuple[int, int]
+) -> Picture:
     """An image that Pillow has loaded as an upright sRGB picture.
 
     Args:
         image: of any mode.
         size: (width, height) in px to scale it to, before it is put upright.
+        original_size: those that it had before it was loaded in less than its full resolution.
     """
-    size = size or image.size
     exif, dpi = _read_metadata(image)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        upright = ImageOps.exif_transpose(image)
-        if upright.size != image.size:  # turned by a quarter
-            size = size[::-1]
-        image = upright
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        image = ImageOps.exif_transpose(image)
+    if orientation in QUARTER_TURNS:
+        size, original_size = size[::-1], original_size[::-1]
     image = _to_8bit_srgb(image)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
-    return Picture(_to_tensor(image).permute(2, 0, 1)[None], alpha, exif, dpi)
+    pixels = _to_tensor(image).permute(2, 0, 1)[None]
+    return Picture(pixels, alpha, exif, dpi, original_size)
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

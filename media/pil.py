@@ -14,8 +14,6 @@ PilImage = Image.Image  # the type, for those who do not know Pillow
 
 # Of a mask's border, as a share of the longer side: 5 px in a photo of 1000 px.
 SOFTNESS = 0.005
-# Sides of mask and photo may differ by as much, for a mask is often drawn on a smaller copy.
-TOLERANCE = 0.02
 
 
 def from_pil(image: Image.Image, *, long_side: int | None = None) -> Picture:
@@ -26,7 +24,7 @@ def from_pil(image: Image.Image, *, long_side: int | None = None) -> Picture:
     """
     if not isinstance(image, Image.Image):
         raise TypeError(f"a photo is a tensor, a PIL image or a path, not {type(image).__name__}")
-    return to_picture(image, scaled_size(image.size, long_side))
+    return to_picture(image, scaled_size(image.size, long_side), image.size)
 
 
 def to_pil(rgb: Tensor, *, like: Picture | None = None) -> Image.Image:
@@ -38,31 +36,35 @@ def to_pil(rgb: Tensor, *, like: Picture | None = None) -> Image.Image:
     return image
 
 
-def read_mask(mask: Image.Image | Path | str, width: int, height: int) -> Tensor:
+def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
     """A mask for a photo: its opacity if it has any transparency, else its brightness.
 
-    It is scaled to the photo's size, and its border is softened.
+    It is scaled together with the photo, and its border is softened.
 
     Args:
-        mask: an image file, or a PIL image.
-        width, height: of the photo in px.
+        mask: an image file, or a PIL image, of the photo's size before that was scaled.
+        photo: what it belongs to.
 
     Returns:
         (1, 1, H, W) uint8.
 
     Raises:
         OSError: there is no such file.
-        ValueError: it is no image, or of another shape than the photo.
+        ValueError: it is no image, or of another size.
     """
     name = mask if isinstance(mask, (str, Path)) else "the mask"
     picture = read_image(mask) if isinstance(mask, (str, Path)) else from_pil(mask)
+    check_mask_size(name, picture, photo)
     image = to_pil(picture.pixels, like=picture)
-    if abs(image.width / image.height * height / width - 1) > TOLERANCE:
-        raise ValueError(
-            f"{name} has {image.width}x{image.height} px, another shape than the photo's "
-            f"{width}x{height} px"
-        )
+    height, width = photo.pixels.shape[-2:]
     gray = image.getchannel("A") if image.mode == "RGBA" else image.convert("L")
     gray = gray.resize((width, height), Image.Resampling.BILINEAR)
     gray = gray.filter(ImageFilter.GaussianBlur(SOFTNESS * max(width, height)))
     return torch.from_numpy(np.array(gray))[None, None]
+
+
+def check_mask_size(name: Path | str, mask: Picture, photo: Picture) -> None:
+    """ValueError unless a mask has the size of its photo, before that was scaled."""
+    if mask.original_size != photo.original_size:
+        of_mask, of_photo = ("{}x{} px".format(*p.original_size) for p in (mask, photo))
+        raise ValueError(f"{name} has {of_mask}, and not its picture's {of_photo}")

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from media.images import read_image
-from media.pil import read_mask
+from media.images import Picture, read_image
+from media.pil import check_mask_size, read_mask
 
 # Differences of a pixel's channels that make it a coloured one, and the share of such pixels and of
 # a colour's pixels from which on they count; below it is noise, or the blend at a border.
@@ -24,13 +24,13 @@ def is_colored(path: Path | str) -> bool:
 
 
 def read_segments(
-    path: Path | str, width: int, height: int, *, colors: Iterable[str] | None = None
+    path: Path | str, photo: Picture, *, colors: Iterable[str] | None = None
 ) -> dict[str, Tensor]:
     """The regions of a colour-coded picture, without what is black.
 
     Args:
         path: an image file, best PNG. A pixel belongs to the nearest of the colours.
-        width, height: of the photo in px, to which the masks are scaled.
+        photo: what it belongs to, and whose size, before that was scaled, it has.
         colors: those of the regions, as "#rrggbb"; by default all that make up a noticeable part
             of the picture, in the order in which they appear from the top left.
 
@@ -41,7 +41,9 @@ def read_segments(
     Raises:
         OSError, ValueError: as read_mask does, or there are no areas of one colour.
     """
-    pixels = read_image(path).pixels[0].permute(1, 2, 0).numpy().astype(np.int32)  # (H, W, 3)
+    picture = read_image(path)
+    check_mask_size(path, picture, photo)
+    pixels = picture.pixels[0].permute(1, 2, 0).numpy().astype(np.int32)  # (H, W, 3)
     if colors is None:
         colors = _areas(pixels)
         if not colors:
@@ -55,9 +57,9 @@ def read_segments(
         nearest[distance < smallest] = number
         smallest = np.minimum(smallest, distance)
     return {
-        color: read_mask(Image.fromarray((nearest == number) * np.uint8(255)), width, height)
+        color: read_mask(Image.fromarray((nearest == number) * np.uint8(255)), photo)
         if (nearest == number).any()
-        else torch.zeros(1, 1, height, width, dtype=torch.uint8)
+        else torch.zeros_like(photo.pixels[:, :1])
         for number, color in enumerate(colors, start=1)
     }
 

@@ -80,8 +80,8 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="what to paint, in white; black stays the photo. One for all styles, or one for each; "
-        "or one with a region in each colour",
+        help="what to paint, in white, in an image of the photo's size; black stays the photo. One "
+        "for all styles, or one for each; or one with a region in each colour",
     )
     group.add_argument(
         "--style-mask",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import interrupt
-from media import check_format, read_image, sha256, write_image
+from media import Picture, check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -151,7 +151,8 @@ def paint(
     path = state_path(job.output)
     state = read_state(path, recipe, device) if resume and path.exists() else None
     content = read_image(job.content, long_side=recipe.settings.size)
-    styles = [_read_style(style, recipe.settings).to(device) for style in job.styles]
+    style_pictures = [_read_style(style, recipe.settings) for style in job.styles]
+    styles = [picture.rgb.to(device) for picture in style_pictures]
     check_sizes(
         (job.content, *job.styles),
         (content.rgb, *styles),
@@ -161,7 +162,7 @@ def paint(
     )
     if job.content_masks or job.style_masks:
         regions = read_regions(
-            job.content_masks, job.style_masks, content.rgb, styles, recipe.style_blend
+            job.content_masks, job.style_masks, content, style_pictures, recipe.style_blend
         )
         make_losses = None
     else:
@@ -229,10 +230,10 @@ def paint(
     return None
 
 
-def _read_style(path: Path, settings: SlowSettings) -> Tensor:
+def _read_style(path: Path, settings: SlowSettings) -> Picture:
     """A style image, not larger than it is used: bytes take less room than numbers."""
     largest = round(settings.style_scale * settings.size)
     picture = read_image(path)
     if max(picture.pixels.shape[-2:]) > largest:
         picture = read_image(path, long_side=max(1, largest))
-    return picture.rgb
+    return picture

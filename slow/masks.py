@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from media import as_float, read_mask
+from media import Picture, as_float, read_mask
 from media.segments import is_colored, read_segments
 from slow.regions import Region
 
@@ -17,8 +17,8 @@ CONTENT_FLAG, STYLE_FLAG = "--content-mask", "--style-mask"
 def read_regions(
     content_masks: Sequence[Path],
     style_masks: Sequence[Path],
-    content: Tensor,
-    styles: Sequence[Tensor],
+    content: Picture,
+    styles: Sequence[Picture],
     style_blend: Sequence[float] = (),
 ) -> list[Region]:
     """Where which style goes, and what is taken from it.
@@ -30,22 +30,22 @@ def read_regions(
     region, and without them each colour has its style, from the top left on.
 
     Args:
-        content_masks: mask files for the content image; none for all of it.
-        style_masks: mask files for the style images; none for all of them.
-        content: (1, 3, H, W).
-        styles: (1, 3, h, w) each.
+        content_masks: mask files for the content image, of its file's size; none for all of it.
+        style_masks: mask files for the style images, of their sizes; none for all of them.
+        content: as it is to be painted.
+        styles: as they are used.
         style_blend: a weight for each style, where they go together; empty for equal ones.
 
     Raises:
         OSError: a file cannot be opened.
-        ValueError: a mask is no image, of another shape than its picture, or black all over, or
+        ValueError: a mask is no image, of another size than its picture, or black all over, or
             their number does not fit.
     """
     blend = tuple(style_blend) or (1.0,) * len(styles)
     if any(_flagged(CONTENT_FLAG, is_colored, path) for path in content_masks):
         if len(content_masks) > 1:
             raise ValueError(f"{CONTENT_FLAG}: one in colours is for all regions; give no other")
-        masks = _flagged(CONTENT_FLAG, read_segments, content_masks[0], *_size(content))
+        masks = _flagged(CONTENT_FLAG, read_segments, content_masks[0], content)
         if style_masks:
             return _by_color(masks, style_masks, styles, blend)
         where = [as_float(mask) for mask in masks.values()]
@@ -84,14 +84,14 @@ def read_regions(
 def _by_color(
     masks: dict[str, Tensor],
     style_masks: Sequence[Path],
-    styles: Sequence[Tensor],
+    styles: Sequence[Picture],
     blend: Sequence[float],
 ) -> list[Region]:
     """A region for each colour, with the parts of the styles that have the same one."""
     if len(style_masks) != len(styles):
         raise ValueError(f"{STYLE_FLAG}: one in colours is needed for each of {len(styles)} styles")
     parts = [
-        _flagged(STYLE_FLAG, read_segments, path, *_size(style), colors=masks)
+        _flagged(STYLE_FLAG, read_segments, path, style, colors=masks)
         for path, style in zip(style_masks, styles, strict=True)
     ]
     regions = []
@@ -107,16 +107,11 @@ def _by_color(
     return regions
 
 
-def _read(flag: str, path: Path, image: Tensor) -> Tensor:
-    mask = _flagged(flag, read_mask, path, *_size(image))
+def _read(flag: str, path: Path, picture: Picture) -> Tensor:
+    mask = _flagged(flag, read_mask, path, picture)
     if not mask.any():
         raise ValueError(f"{flag} {path} is black all over")
     return as_float(mask)
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    """Width and height."""
-    return image.shape[-1], image.shape[-2]
 
 
 def _flagged(flag: str, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -3,19 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
-from media import read_image, write_image
+from media import Picture, as_bytes, read_image, write_image
 from media.segments import is_colored, read_segments
 from slow import __main__ as slow_cli
 from slow.masks import read_regions
 from slow.recipe import read_recipe
 from tests.conftest import smooth_image
 
+SIZES = ((48, 64), (48, 48), (48, 60))
 CONTENT, STYLE, OTHER = (
-    smooth_image(48, 64),
-    smooth_image(48, 48, seed=1),
-    smooth_image(48, 60, seed=2),
+    Picture(as_bytes(smooth_image(*size, seed=seed))) for seed, size in enumerate(SIZES)
 )
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -38,7 +37,7 @@ def test_coloured_masks_are_told_from_grey_ones(tmp_path):
 
 def test_segments_in_their_order_without_black(tmp_path):
     path = save(tmp_path / "a.png", BLUE, RED, (0, 0, 0), RED)
-    segments = read_segments(path, 64, 48)
+    segments = read_segments(path, CONTENT)
     assert list(segments) == ["#0000ff", "#ff0000"]
     middles = [[mask[0, 0, 24, x].item() for x in (8, 24, 40, 56)] for mask in segments.values()]
     assert middles == [[255, 0, 0, 0], [0, 255, 0, 255]]
@@ -46,7 +45,7 @@ def test_segments_in_their_order_without_black(tmp_path):
 
 def test_pixels_belong_to_the_nearest_of_given_colours(tmp_path):
     path = save(tmp_path / "a.png", (230, 20, 30), (10, 0, 20))
-    segments = read_segments(path, 64, 48, colors=["#ff0000", "#00ff00"])
+    segments = read_segments(path, CONTENT, colors=["#ff0000", "#00ff00"])
     assert segments["#ff0000"][0, 0, 24].tolist()[8::32] == [255, 0]
     assert not segments["#00ff00"].any()
 
@@ -96,7 +95,7 @@ def test_regions_by_colour(tmp_path):
 
 def photos(tmp_path):
     for name, image in (("content.png", CONTENT), ("style.png", STYLE), ("other.png", OTHER)):
-        write_image(tmp_path / name, image)
+        write_image(tmp_path / name, image.pixels)
     return tmp_path / "content.png", tmp_path / "style.png"
 
 
@@ -125,8 +124,16 @@ def test_command_leaves_the_photo_outside_and_keeps_the_masks_in_the_recipe(run,
     ("flags", "what"),
     [
         (("--content-mask", "none.png"), "none.png"),
-        (("--content-mask", "square.png"), "--content-mask"),
-        (("--content-mask", "square.png"), "another shape"),
+        (
+            ("--content-mask", "square.png"),
+            "--content-mask square.png has 48x48 px, and not its picture's 64x48 px",
+        ),
+        (("--content-mask", "half.png"), "half.png has 32x24 px, and not its picture's 64x48 px"),
+        (("--content-mask", "half_colours.png"), "half_colours.png has 32x24 px"),
+        (
+            ("--style-mask", "square.png", "half.png"),
+            "--style-mask half.png has 32x24 px, and not its picture's 60x48 px",
+        ),
         (("--content-mask", "black.png"), "black all over"),
         (("--content-mask", "text.png"), "not an image"),
         (("--content-mask", "mask.png", "mask.png", "mask.png"), "3 regions"),
@@ -144,6 +151,8 @@ def test_wrong_masks_are_one_line_and_exit_code_2(run, tmp_path, monkeypatch, fl
     save("black.png", 0)
     save("colours.png", RED, GREEN)
     save("square.png", 255, 0, size=(48, 48))
+    save("half.png", 255, 0, size=(32, 24))
+    save("half_colours.png", RED, GREEN, size=(32, 24))
     (tmp_path / "text.png").write_text("no image")
     code, out, err = run(
         slow_cli, content, style, "other.png", "-o", "out.png", *flags, *FLAGS, *LAYERS
@@ -151,6 +160,21 @@ def test_wrong_masks_are_one_line_and_exit_code_2(run, tmp_path, monkeypatch, fl
     assert (code, out) == (2, ""), err
     assert what in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out.png").exists()
+
+
+def test_masks_are_scaled_together_with_their_pictures(tmp_path):
+    """By their files' sizes: one has the photo's after its orientation."""
+    lying = Image.open(save(tmp_path / "photo.png", 10, 200, size=(64, 48)))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying.save(tmp_path / "photo.jpg", exif=exif)
+    mask = save(tmp_path / "mask.png", 255, 0, size=(48, 64))
+    content = read_image(tmp_path / "photo.jpg", long_side=20)
+    (region,) = read_regions([mask], [], content, [STYLE])
+    assert region.mask.shape == (1, 1, 20, 15)
+    lying_mask = save(tmp_path / "lying.png", 255, 0)
+    with pytest.raises(ValueError, match="lying.png has 64x48 px, and not its picture's 48x64 px"):
+        read_regions([lying_mask], [], content, [STYLE])
 
 
 def test_masks_are_not_for_folders(run, tmp_path):

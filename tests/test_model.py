@@ -134,8 +134,8 @@ def test_strokes_change_what_the_network_sees_not_the_size_of_the_result(stroke)
 
 def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
     photo = torch.full((1, 3, 200, 400), 0.2)
-    drawn = Image.new("L", (200, 100))  # a smaller copy, its right half white
-    drawn.paste(255, (100, 0, 200, 100))
+    drawn = Image.new("L", (400, 200))  # its right half white
+    drawn.paste(255, (200, 0, 400, 200))
     drawn.save(tmp_path / "mask.png")
     cut_out = Image.new("RGBA", (400, 200), (0, 0, 0, 0))
     cut_out.paste((0, 0, 0, 255), (200, 0, 400, 200))
@@ -147,6 +147,8 @@ def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
         assert steps.max() < 0.15 and (steps > 0.01).sum() >= 4
         inverted = negative(photo, mask=mask, invert_mask=True)
         assert torch.allclose(inverted + painted, torch.ones(()), atol=1e-5)
+    small = negative(photo, mask=drawn, size=100)  # scaled together
+    assert torch.allclose(small[..., [0, 99]].diff(), torch.tensor(0.6), atol=1e-3)
     hard = torch.zeros(200, 400)
     hard[:, 200:] = 1
     assert negative(photo, mask=hard)[0, 0, 0].unique().numel() == 2
@@ -157,7 +159,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"strength": 1.6}, "--strength 1.6"),
         ({"strength": float("nan")}, "--strength nan"),
         ({"stroke": 0}, "--stroke 0"),
-        ({"mask": Image.new("L", (50, 50))}, "another shape"),
+        ({"mask": Image.new("L", (50, 50))}, "the mask has 50x50 px"),
+        ({"mask": Image.new("L", (104, 80))}, "and not its picture's 52x40 px"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),
         ({"mask": torch.ones(52, 40)}, "does not fit"),
         ({"stroke": 0.1, "size": 2000}, "would have to see 20000x15380 px"),
