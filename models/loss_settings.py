@@ -16,6 +16,7 @@ CHOICES = {
     "pooling": POOLINGS,
     "padding": PADDINGS,
     "content_loss": ("l2", "l1"),
+    "content_reduction": ("mean", "sum"),
     "style_loss": tuple(STYLE_LOSSES),
 }
 
@@ -45,7 +46,10 @@ class LossSettings:
             comes to know of a dark frame.
         content_layers: layers whose features are compared with the content image's, or "fine"
             (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
-        content_loss: how they are compared, "l2" (mean square) or "l1".
+        content_loss: how they are compared, "l2" (squares) or "l1" (absolute values).
+        content_reduction: how the errors of a layer's elements become one, "mean" or "sum", which
+            is as many times larger as the layer has elements (at 512 px some millions): it grows
+            with the image, and needs a content weight as many times smaller.
         style_layers: layers whose statistics are compared with the style image's.
         style_loss: which statistics, "gram", "gram+mean+std" (a step at 512 px takes 4 % longer on
             a CPU) or "wasserstein", the distance of Gaussians (8 % longer, at 128 px 40 %).
@@ -63,6 +67,7 @@ class LossSettings:
     padding: str = "zeros"
     content_layers: tuple[str, ...] = CONTENT_PRESETS["balanced"]
     content_loss: str = "l2"
+    content_reduction: str = "mean"
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     style_loss: str = "gram"
     style_layer_weights: tuple[float, ...] = ()

@@ -48,12 +48,13 @@ class LossTerms:
 class PerceptualLoss(nn.Module):
     """Distance of an image from the content of one picture and the style of others.
 
-    Gatys et al. (arXiv 1508.06576) minimise it over the pixels of one image, Johnson et al.
-    (arXiv 1603.08155) over the weights of a network. Departures: every term is a mean over elements
-    and layers instead of a sum. Each layer's is divided by the energy (mean square) that the style
-    image has there, its Gram matrix for the style and its features for the content, which a
-    painting of this style comes to have too; undivided, relu3_3 alone makes up nearly all of the
-    style loss, and the deep layers, which know of swirls and stars, next to nothing.
+    Gatys et al. (arXiv 1508.06576) minimise it over the pixels of one image, Johnson et al. (arXiv
+    1603.08155) over the weights of a network. Departures: every term is a mean over elements and
+    layers instead of a sum, unless the settings ask for one. Each layer's is divided by the energy
+    (mean square) that the style image has there, its Gram matrix for the style and its features for
+    the content, which a painting of this style comes to have too; undivided, relu3_3 alone makes up
+    nearly all of the style loss, and the deep layers, which know of swirls and stars, next to
+    nothing.
 
     Everything that it needs of an image is a mean over positions, so that it can be put together
     from parts of the image: `means` of them, and `terms` of their sum.
@@ -182,7 +183,8 @@ class PerceptualLoss(nn.Module):
                     target = None if target is None else tile.of_whole(target, layer)
                     guide = None if guide is None else tile.of_whole(guide, layer)
                 if target is not None:
-                    errors[layer] = self._content_error(layer, inside, target)
+                    num_elements = content_targets[layer][0].numel()  # with those of other tiles
+                    errors[layer] = self._content_error(layer, inside, target, num_elements)
                 if layer in self.style_targets:
                     statistics[layer] = self.style_loss.statistics(inside, guide)
             return errors, statistics, features
@@ -198,12 +200,16 @@ class PerceptualLoss(nn.Module):
         more_errors, more_statistics, _ = means_of(features, layers, "pool1")
         return errors | more_errors, statistics | more_statistics
 
-    def _content_error(self, layer: str, features: Tensor, target: Tensor) -> Tensor:
+    def _content_error(
+        self, layer: str, features: Tensor, target: Tensor, num_elements: int
+    ) -> Tensor:
         # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
         difference = (features - target).float()
         if self.settings.content_loss == "l1":
-            return difference.abs().mean() / self.energies[layer].sqrt()
-        return difference.square().mean() / self.energies[layer]
+            error = difference.abs().mean() / self.energies[layer].sqrt()
+        else:
+            error = difference.square().mean() / self.energies[layer]
+        return num_elements * error if self.settings.content_reduction == "sum" else error
 
     def terms(
         self, content_errors: dict[str, Tensor], statistics: dict[str, Statistics], tv: Tensor

@@ -188,6 +188,23 @@ def test_l1_content_loss_is_a_mean_of_absolute_differences():
     assert values["l2"] == pytest.approx(difference.square().mean().item() / energy, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+def test_a_sum_is_the_mean_times_the_number_of_elements(monkeypatch, kind):
+    """By hand: an image whose 8 features are all 3, a content of 1, a style of 2."""
+
+    def flat(self, image, layers=None, **where):
+        yield "relu2_1", image.mean() * torch.ones(len(image), 2, 2, 2)
+
+    monkeypatch.setattr(VGG19Features, "by_layer", flat)
+    image, content, style = (torch.full((2, 3, 16, 16), value) for value in (3.0, 1.0, 2.0))
+    settings = {"content_layers": ("relu2_1",), "style_layers": ("relu2_1",), "content_loss": kind}
+    expected = {"l1": 2 / 2, "l2": 2**2 / 2**2}[kind]  # in units of the style's size or its square
+    for reduction, factor in (("mean", 1), ("sum", 8)):
+        loss = PerceptualLoss(LossSettings(**settings, content_reduction=reduction), [style[:1]])
+        value = loss(image, loss.content_targets(content)).content.item()
+        assert value == pytest.approx(factor * expected)
+
+
 def test_replicated_padding_leaves_no_dark_frame():
     """On a flat image all features are flat, for the first layer; with zeros they are not."""
     flat = torch.full((1, 3, 16, 16), 0.9)

@@ -106,6 +106,16 @@ def test_tiles_serve_every_style_loss(style_loss):
     assert relative_error(tiled_gradient, gradient) < 1e-3
 
 
+def test_tiles_serve_a_sum_of_content_errors():
+    settings = LossSettings(content_reduction="sum", content_weight=1e-5)
+    loss = PerceptualLoss(settings, [noisy(64, 64, seed=1)])
+    content, image = noisy(90, 70, seed=2), noisy(90, 70, seed=3)
+    expected, gradient = loss_and_gradient(whole_image(loss, content), image)
+    terms, tiled_gradient = loss_and_gradient(tiled(loss, content, 32), image)
+    assert terms.content.item() == pytest.approx(expected.content.item(), rel=1e-5)
+    assert relative_error(tiled_gradient, gradient) < 1e-4
+
+
 def test_steps_with_tiles_lead_to_the_same_image():
     """In float64, for in float32 rounding soon decides which of two like features is larger."""
     loss = PerceptualLoss(LossSettings(), [noisy(40, 40, seed=1)], dtype=torch.float64)
