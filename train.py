@@ -24,7 +24,7 @@ from tqdm import tqdm
 import cli
 from fast.training.loop import train
 from fast.training.progress import TrainingProgress
-from fast.training.settings import TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 
@@ -93,9 +93,9 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--force", action="store_true", help="overwrite an existing output")
     run.add_argument(
         "--mixed-precision",
-        choices=("auto", "no", "bf16", "fp16"),
+        choices=("auto", *MIXED_PRECISIONS.values()),
         default="auto",
-        help="precision of the convolutions; auto: bf16 if it is the faster (default: %(default)s)",
+        help="precision of the convolutions; auto takes the fastest (default: %(default)s)",
     )
     run.add_argument(
         "--compile",
@@ -145,11 +145,13 @@ def main() -> int:
     if precision == "auto" and args.resume and args.output.exists():
         precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
     if precision == "auto":
-        precision = "bf16" if pick_precision("auto", device).itemsize == 2 else "no"
+        precision = MIXED_PRECISIONS[pick_precision("auto", device)]
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("--mixed-precision fp16 needs a GPU; choose bf16 or no")
+    if precision == "int8":
+        pick_precision("int8", device)  # whether it can be had
     accelerator = Accelerator(
-        mixed_precision=precision,
+        mixed_precision="no" if precision == "int8" else precision,
         cpu=device.type == "cpu",
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
@@ -187,6 +189,7 @@ def main() -> int:
                 settings=settings,
                 loss=loss,
                 accelerator=accelerator,
+                int8=precision == "int8",
                 data_limit=args.data_limit,
                 streaming=args.streaming,
                 init_from=args.init_from,

@@ -82,7 +82,8 @@ def main() -> int:
     print("| tiles of | number | memory | estimate | time | estimate |")
     print("| --- | --- | --- | --- | --- | --- |")
     layers = LossSettings().content_layers + LossSettings().style_layers
-    tile_bytes = TILE_BYTES[pick_precision("auto", device).itemsize]
+    # With int8 only gradients are of 8-bit integers; features are float32.
+    tile_bytes = TILE_BYTES.get(pick_precision("auto", device).itemsize, TILE_BYTES[4])
     per_pixel = None
     for side in args.sides:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]

@@ -6,9 +6,10 @@
 The textbook's L-BFGS works at full size from the start. The loss that it has reached after so many
 evaluations, from the content image and from noise, is the one that ours, with the settings of
 python -m slow, has to reach. Both minimise the same function, the Gram losses that the fast path is
-trained with, in float32. Our time includes everything but importing libraries and reading the
-pictures; the textbook's does not include making its loss network either. The runs follow each other
-at once, each in a process of its own; where other programs run, --clock cpu compares better.
+trained with, and evaluate it in float32. Our time includes everything but importing libraries and
+reading the pictures; the textbook's does not include making its loss network either. The runs
+follow each other at once, each in a process of its own; where other programs run, --clock cpu
+compares better.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from benchmarks.textbook import TextbookLoss, textbook_optimization
 from benchmarks.turns import SIDES, print_machine
 from fast import load
 from media import read_image
-from models.device import keep_pages, peak_memory, pick_device
+from models.device import keep_pages, peak_memory, pick_device, pick_precision
 from models.loss_settings import LossSettings
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.start import start_image
@@ -73,7 +74,8 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
     start_from = args.start if args.start in ("content", "noise") else "content"
     settings = replace(settings, size=args.size, init=start_from)
     try:
-        stylize(content, [style], settings, LossSettings(), init=init, callback=watch)
+        dtype, loss = pick_precision("auto", device), LossSettings()
+        stylize(content, [style], settings, loss, init=init, dtype=dtype, callback=watch)
     except _ReachedError:
         pass
     return {"seconds": CLOCKS[args.clock]() - start, **lowest}
@@ -139,7 +141,7 @@ def main() -> int:
         report = (run_textbook if args.only == "textbook" else run_ours)(args, device)
         print(json.dumps({**report, "memory": (peak_memory() or math.nan) / 2**20}))
         return cli.OK
-    print_machine(device, "float32")
+    print_machine(device)
     print("| start | loss | textbook | ours | ratio |\n| --- | --- | --- | --- | --- |")
     textbook, ours = {}, {}
     for start in args.starts:

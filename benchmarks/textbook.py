@@ -37,7 +37,8 @@ class TextbookLoss(nn.Module):
         self.vgg = layers[: max(self.indices.values()) + 1].requires_grad_(False)
         ours = VGG19Features(wanted, dtype=torch.float64)  # plain convolutions
         for name, conv in ours.convs.items():
-            self.vgg[LAYER_NAMES.index(name)].load_state_dict(conv.state_dict())
+            weights = {"weight": conv.kernel, "bias": conv.bias}
+            self.vgg[LAYER_NAMES.index(name)].load_state_dict(weights)
         self.vgg.to(style.device)
         self.mean = torch.tensor(CAFFE_MEAN, device=style.device).view(1, 3, 1, 1)
         with torch.no_grad():

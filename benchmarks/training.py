@@ -32,7 +32,7 @@ from fast.stylize import stylize
 from fast.training.loop import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
-from fast.training.settings import TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from media import read_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.loss_settings import LossSettings
@@ -53,7 +53,10 @@ def our_training(
 ) -> TransformerNet:
     """The network after all steps."""
     keep_pages()
-    precision = "bf16" if pick_precision("auto", device) == torch.bfloat16 else "no"
+    precision = MIXED_PRECISIONS[pick_precision("auto", device)]
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "int8" else precision, cpu=device.type == "cpu"
+    )
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = train(
             STYLE,
@@ -61,7 +64,8 @@ def our_training(
             Path(folder) / "style.pth",
             settings=settings,
             loss=LossSettings(),
-            accelerator=Accelerator(mixed_precision=precision, cpu=device.type == "cpu"),
+            accelerator=accelerator,
+            int8=precision == "int8",
             num_workers=args.workers,
             callback=callback,
         )
@@ -110,7 +114,9 @@ def operations() -> float:
 def matrix_rate(device: torch.device) -> float:
     """Operations per second of a large matrix product in the precision that training chooses."""
     size = 8192 if device.type == "cuda" else 2048
-    matrix = torch.rand(size, size, device=device).to(pick_precision("auto", device))
+    dtype = pick_precision("auto", device)
+    matrix = torch.rand(size, size, device=device)
+    matrix = matrix if dtype == torch.int8 else matrix.to(dtype)
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

@@ -2,23 +2,20 @@
 
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from fast.jobs import Job
+from fast.workers import ahead
 from media import Picture, decode_image, encode_image, read_image, write_atomically
 
 # What may go wrong with one photo without concerning the others.
 PhotoError = (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -92,32 +89,9 @@ def paint_photos(
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         outcomes = (_attempt(begin, Outcome(job)) for job in jobs)
-        photos = _ahead(reader, partial(_attempt, read), outcomes)
+        photos = ahead(reader, partial(_attempt, read), outcomes)
         paintings = (_attempt(make, outcome) for outcome in photos)
-        yield from _ahead(writer, partial(_attempt, write), paintings, finish=True)
-
-
-def _ahead(
-    thread: Executor,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    finish: bool = False,
-) -> Iterator[Result]:
-    """Results in order; while the caller uses one, the next is computed in the thread. After
-    Ctrl-C, what has been begun may still be finished.
-    """
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(thread.submit(function, item))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-    except KeyboardInterrupt:
-        if finish:
-            yield from (future.result() for future in pending)
-        raise
-    yield from (future.result() for future in pending)
+        yield from ahead(writer, partial(_attempt, write), paintings, finish=True)
 
 
 def _attempt(step: Callable[[Outcome], None], outcome: Outcome) -> Outcome:

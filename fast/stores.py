@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -9,31 +10,29 @@ from torch import Tensor
 
 
 class Store(Protocol):
-    """A feature map (H, W, C), read and written by rows."""
+    """A feature map (H, W, C), read and written by bands of rows."""
 
-    def read(self, top: int, rows: int) -> Tensor:
-        """(rows, W, C), to be changed by `write` alone."""
+    def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
+        """Rows in one or more parts: the first one's number, and (rows, W, C)."""
 
     def write(self, top: int, values: Tensor) -> None:
-        """Keep rows (rows, W, C) from `top` on."""
+        """Keep rows (rows, W, C) from `top` on; nobody else may change them after that."""
 
 
 class MemoryStore:
-    """In the device's memory.
+    """In the device's memory, as the bands that were written: nothing is copied."""
 
-    Args:
-        shape: H, W, C.
-        like: a tensor whose dtype and device the values have.
-    """
+    def __init__(self) -> None:
+        self.bands: dict[int, Tensor] = {}
 
-    def __init__(self, shape: tuple[int, int, int], like: Tensor) -> None:
-        self.values = like.new_empty(shape)
-
-    def read(self, top: int, rows: int) -> Tensor:
-        return self.values[top : top + rows]
+    def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
+        for first, band in self.bands.items():
+            start, stop = max(top, first), min(top + rows, first + len(band))
+            if start < stop:
+                yield start, band[start - first : stop - first]
 
     def write(self, top: int, values: Tensor) -> None:
-        self.values[top : top + len(values)] = values
+        self.bands[top] = values
 
 
 class FileStore:
@@ -52,13 +51,13 @@ class FileStore:
         self.row_bytes = math.prod(shape[1:]) * like.element_size()
         self.file = tempfile.TemporaryFile(buffering=0)  # not mapped: that would count as memory
 
-    def read(self, top: int, rows: int) -> Tensor:
+    def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
         values = torch.empty((rows, *self.shape[1:]), dtype=self.like.dtype)
         self.file.seek(top * self.row_bytes)
         content = memoryview(values.view(torch.uint8).numpy()).cast("B")
         while content:
             content = content[self.file.readinto(content) :]
-        return values.to(self.like.device)
+        yield top, values.to(self.like.device)
 
     def write(self, top: int, values: Tensor) -> None:
         self.file.seek(top * self.row_bytes)

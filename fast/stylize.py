@@ -20,7 +20,6 @@ from models.device import (
 )
 from models.transformer_net import TransformerNet
 
-BAND_MEMORY_PER_COLUMN = 40e3  # bytes that the work on a band takes beside the feature maps
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -52,8 +51,8 @@ def load_net(
     Args:
         model: path of a `.pth`, or the bare name of one in checkpoints/.
         device: "cpu", "cuda", "mps"...; the best there is by default.
-        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest
-            that is safe. Statistics are float32 in any case.
+        precision: of the convolutions: "float32", "bfloat16", "float16", "int8", or "auto" for the
+            fastest that is safe. Statistics are float32 in any case.
 
     Raises:
         OSError: there is no such file.
@@ -71,10 +70,13 @@ def load_net(
 
 
 def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
-    """Convert the convolutions; the parameters of the normalisation stay float32."""
+    """Convert the convolutions; the parameters of the normalisation stay float32, and with
+    torch.int8 all of them.
+    """
+    net.use_int8(dtype == torch.int8)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(dtype)
+            module.to(torch.float32 if net.int8 else dtype)
     return net
 
 
@@ -118,7 +120,7 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
     if max_memory is None:
         return free_memory(device) / 2
     release_pages()
-    others = taken_memory(device) + photo.nbytes + BAND_MEMORY_PER_COLUMN * photo.shape[3]
+    others = taken_memory(device) + photo.nbytes
     return max(0, max_memory - others)
 
 

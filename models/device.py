@@ -12,8 +12,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from models import int8
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -35,16 +42,20 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is the faster
-    one.
+    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is faster than
+    float32, else 8-bit integers where they are.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or not to be had on this device.
     """
     if name == "auto":
-        return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
+        if _bfloat16_is_faster(device):
+            return torch.bfloat16
+        return torch.int8 if int8.pays(device) else torch.float32
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
+    if name == "int8" and not int8.is_exact(device):
+        raise ValueError("--precision int8 needs a CPU that multiplies 8-bit integers (VNNI)")
     return PRECISIONS[name]
 
 
@@ -74,8 +85,8 @@ def keep_pages() -> None:
     By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by
     page when it is first touched; on the CPU this takes about as long as the convolutions.
     """
-    m_trim_threshold, m_mmap_max = -1, -4
-    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1)):
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
+    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_arena_max, 1)):
         _call_libc("mallopt", option, value)
 
 

@@ -126,15 +126,18 @@ class PerceptualLoss(nn.Module):
                 self.energies[layer] = self.energies[layer] + part * energy
 
     @torch.no_grad()
-    def content_targets(self, content: Tensor) -> dict[str, Tensor]:
-        """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with."""
+    def content_targets(self, content: Tensor, *, rounded: bool = False) -> dict[str, Tensor]:
+        """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with; `rounded` if
+        they may come from 8-bit integers, which changes the content loss by less than 1 %.
+        """
         layers = self.settings.content_layers
         tiles = split(content.shape[-2:], TARGET_TILE, layers)
         if len(tiles) == 1:
-            return self.vgg(content, layers)
+            return self.vgg(content, layers, rounded=rounded)
         targets = {}
         for tile in tiles:
-            for layer, values in self.vgg(tile.crop(content), layers).items():
+            features = self.vgg(tile.crop(content), layers, rounded=rounded)
+            for layer, values in features.items():
                 if layer not in targets:
                     whole = [side // stride(layer) for side in tile.size]
                     targets[layer] = values.new_empty((*values.shape[:2], *whole)).contiguous(

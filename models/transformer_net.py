@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.instance_norm import InstanceNorm
+from models.int8 import Grid, Int8Kernel
 
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
@@ -39,6 +40,7 @@ class TransformerNet(nn.Module):
     """
 
     padding = 4  # px, of the input of the last convolution
+    int8 = False  # see use_int8
 
     def __init__(
         self,
@@ -83,6 +85,16 @@ class TransformerNet(nn.Module):
         """Where the network computes."""
         return self.to_rgb.weight.device
 
+    def use_int8(self, use: bool = True) -> None:
+        """Compute in 8-bit integers on the CPU what comes after the encoder: whole layers in
+        stylize_in_bands, and in training the gradients of the residual blocks' inputs.
+
+        The encoder's error would be larger than that of all other layers together.
+        """
+        self.int8 = use
+        for block in self.trunk:
+            block.conv1.int8 = block.conv2.int8 = use
+
     def forward(self, image: Tensor) -> Tensor:
         """Stylize images.
 
@@ -96,11 +108,12 @@ class TransformerNet(nn.Module):
         x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
         # The strides round up, so that the result is a multiple of 4 px high and wide.
         x = self.decoder(self.trunk(self.encoder(x)))
-        return self.to_image(reflect(x, *(self.padding,) * 4))[..., :height, :width]
+        x = self.to_rgb(reflect(x, *(self.padding,) * 4))
+        return self.to_image(x)[..., :height, :width]
 
     def to_image(self, x: Tensor) -> Tensor:
-        """Padded features (B, C, H + 8, W + 8) -> (B, 3, H, W) float32 RGB around [0, 1]."""
-        x = OUTPUT_SCALE * self.to_rgb(x).float()
+        """The last convolution's output -> float32 RGB around [0, 1]."""
+        x = OUTPUT_SCALE * x.float()
         return x.sigmoid() if self.sigmoid else 0.5 + x
 
 
@@ -113,6 +126,7 @@ class ConvLayer(nn.Module):
     """
 
     pad_mode = "reflect"
+    int8 = False  # of the input's gradient
 
     def __init__(
         self,
@@ -134,7 +148,8 @@ class ConvLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = reflect(x, *(self.padding,) * 4)
         if self._is_winograd:
-            x = winograd.learned_winograd_conv(x, self.conv.weight)
+            int8 = self.int8 and not torch.compiler.is_compiling()
+            x = winograd.learned_winograd_conv(x, self.conv.weight, int8=int8)
         else:
             x = self.conv(x)
         x = self.norm(x)
@@ -145,13 +160,17 @@ class ConvLayer(nn.Module):
         weight = self.conv.weight
         return self.scale == 1 and winograd.pays(weight.device, weight.dtype, weight)
 
-    def kernel(self) -> Tensor:
-        """The weights as `convolve` takes them."""
+    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
+        """The weights as `convolve` takes them, for an input on a grid if there is one."""
         weight = self.conv.weight
+        if grid:
+            return Int8Kernel.on(grid, weight, stride=self.conv.stride[0])
         return winograd.winograd_kernel(weight) if self._is_winograd else weight
 
-    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input; no gradient reaches the weights."""
+        if isinstance(kernel, Int8Kernel):
+            return kernel.convolve(x)
         if self._is_winograd:
             return winograd.winograd_conv3x3(x, kernel, padding=0)
         return F.conv2d(x, kernel, stride=self.conv.stride)
@@ -201,18 +220,19 @@ class UpsampleConvLayer(nn.Module):
         x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
         return F.relu(self.norm(self.convolve(x, self.kernel())), inplace=True)
 
-    def kernel(self) -> Tensor:
+    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""
         weight = self.conv.weight
         # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
         phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, weight.float())
-        return phases.flatten(0, 2).to(weight.dtype)
+        phases = phases.flatten(0, 2)
+        return Int8Kernel.on(grid, phases) if grid else phases.to(weight.dtype)
 
-    def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Up-sample and convolve an input that is padded by one px."""
         batch, _, height, width = x.shape
         height, width = height - 2, width - 2
-        x = F.conv2d(x, kernel)  # (B, 4 * out, H + 1, W + 1)
+        x = _conv2d(x, kernel)  # (B, 4 * out, H + 1, W + 1)
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
         x = x.permute(0, 2, 3, 1).contiguous()
         out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
@@ -232,15 +252,27 @@ class RowConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        out, in_channels, rows, columns = self.weight.shape
-        weight = self.weight.permute(2, 0, 1, 3).reshape(rows * out, in_channels, 1, columns)
-        x = F.conv2d(x, weight).permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
+        return self.convolve(x, self.kernel())
+
+    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
+        """The weights of the rows: (rows * out, in, 1, columns)."""
+        weight = self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
+        return Int8Kernel.on(grid, weight) if grid else weight
+
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+        """Convolve a padded input."""
+        out, _, rows, _ = self.weight.shape
+        x = _conv2d(x, kernel).permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
         batch, height, width, _ = x.shape
         image, row, column, _ = x.stride()
         x = _Regroup.apply(
             x, (batch, height - rows + 1, width, out, rows), (image, row, column, 1, row + out)
         )
         return x.sum(-1).permute(0, 3, 1, 2) + self.bias.view(1, -1, 1, 1)
+
+
+def _conv2d(x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+    return kernel.convolve(x) if isinstance(kernel, Int8Kernel) else F.conv2d(x, kernel)
 
 
 class _Regroup(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models import winograd
+from models.frozen_conv import FrozenConv
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
@@ -55,7 +55,8 @@ class VGG19Features(nn.Module):
             features keep about their size.
         padding: of the first convolution, "zeros" (as trained) or "replicate".
         dtype: precision of the convolutions and of the features; in float16 all features are
-            FLOAT16_SCALE times as large.
+            FLOAT16_SCALE times as large. torch.int8 stands for float32 with gradients from 8-bit
+            integers, on CPUs where models.int8.pays.
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
@@ -74,7 +75,8 @@ class VGG19Features(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        self.dtype, self.pooling = dtype, pooling
+        self.int8 = dtype == torch.int8
+        self.dtype, self.pooling = torch.float32 if self.int8 else dtype, pooling
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]
@@ -87,29 +89,35 @@ class VGG19Features(nn.Module):
         mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 
-        self.convs = nn.ModuleDict(
-            {
-                name: _frozen_conv(state[f"{name}.weight"], state[f"{name}.bias"], dtype, device)
-                for name in self.names
-                if name.startswith("conv")
-            }
-        )
         if padding not in PADDINGS or pooling not in POOLINGS:
             raise ValueError(f"unknown padding '{padding}' or pooling '{pooling}'")
-        self.convs["conv1_1"].padding_mode = padding
+        self.convs = nn.ModuleDict()
+        for name in self.names:
+            if name.startswith("conv"):
+                self.convs[name] = FrozenConv(
+                    state[f"{name}.weight"],
+                    state[f"{name}.bias"],
+                    dtype=dtype,
+                    device=device,
+                    padding=padding if name == "conv1_1" else "zeros",
+                )
         self.eval()
 
     def train(self, mode: bool = True) -> "VGG19Features":
         """Stay in evaluation mode: a loss network is never trained."""
         return super().train(False)
 
-    def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, layers: Iterable[str] | None = None, *, rounded: bool = False
+    ) -> dict[str, Tensor]:
         """Features of an image.
 
         Args:
             image: (B, 3, H, W) float32 RGB in [0, 1]; values outside are allowed.
             layers: some of the layers given at construction; all of them by default. The pass ends
                 at the deepest one.
+            rounded: with dtype torch.int8 compute them, without gradient, in 8-bit integers, in
+                half the time.
 
         Returns:
             dict from layer name to (B, C, h, w) in the network's dtype. Blocks 1 to 5 have
@@ -118,10 +126,15 @@ class VGG19Features(nn.Module):
         Raises:
             ValueError: the image is too small for the deepest layer.
         """
-        return dict(self.by_layer(image, layers))
+        return dict(self.by_layer(image, layers, rounded=rounded))
 
     def by_layer(
-        self, image: Tensor, layers: Iterable[str] | None = None, *, after: str | None = None
+        self,
+        image: Tensor,
+        layers: Iterable[str] | None = None,
+        *,
+        after: str | None = None,
+        rounded: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """The same, one after the other, as soon as it is computed.
 
@@ -142,7 +155,9 @@ class VGG19Features(nn.Module):
             names = zip(self.names[first - 1 :], self.names[first : deepest + 1], strict=False)
         for previous, name in names:
             if name.startswith("conv"):
-                x = self.convs[name](x)
+                conv = self.convs[name]
+                # The first is in float32 in any case: it sees negative values.
+                x = conv.rounded(x) if rounded and self.int8 and previous else conv(x)
             elif name.startswith("relu"):
                 x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
             else:
@@ -198,18 +213,6 @@ def _pool(x: Tensor, name: str, kind: str) -> Tensor:
         return F.avg_pool2d(x, 2) * POOLING_SCALES[kind][name]
     # The small number keeps the root's gradient finite where all is 0.
     return (F.avg_pool2d(x.square(), 2) + 1e-6).sqrt() * POOLING_SCALES[kind][name]
-
-
-def _frozen_conv(
-    weight: Tensor, bias: Tensor, dtype: torch.dtype, device: torch.device | str
-) -> nn.Module:
-    """A 3x3 convolution with padding 1, in the form that is fastest there."""
-    out_channels, in_channels = weight.shape[:2]
-    if winograd.pays(device, dtype, weight):
-        return winograd.FrozenWinogradConv(weight, bias)
-    conv = nn.utils.skip_init(nn.Conv2d, in_channels, out_channels, 3, padding=1)
-    conv.load_state_dict({"weight": weight, "bias": bias})
-    return conv.requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
 
 
 def _read_weights(weights: str, convs: list[str]) -> tuple[dict[str, Tensor], tuple, tuple]:

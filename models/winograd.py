@@ -7,7 +7,9 @@ benchmarks.convolution).
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.int8 import ZERO, Int8Kernel, quantize
 
 # F(4x4, 3x3) of Lavin & Gray (arXiv 1509.09308): a 4x4 block of the output from a 6x6 block of the
 # input.
@@ -85,53 +87,39 @@ def winograd_conv3x3(
     return result
 
 
-class FrozenWinogradConv(nn.Module):
-    """A 3x3 convolution with padding 1 and frozen weights; gradients reach its input."""
+def learned_winograd_conv(x: Tensor, weight: Tensor, *, int8: bool = False) -> Tensor:
+    """Convolve (B, I, H, W) without padding with trainable weights (O, I, 3, 3).
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kernel", winograd_kernel(weight), persistent=False)
-        self.register_buffer("gradient_kernel", mirrored_kernel(weight), persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _FrozenWinogradConv.apply(x, self.kernel, self.gradient_kernel, self.bias)
-
-
-class _FrozenWinogradConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, gradient_kernel: Tensor, bias: Tensor) -> Tensor:
-        ctx.gradient_kernel = gradient_kernel
-        return winograd_conv3x3(x, kernel, bias, padding=1)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return winograd_conv3x3(grad, ctx.gradient_kernel, padding=1), None, None, None
-
-
-def learned_winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve (B, I, H, W) without padding with trainable weights (O, I, 3, 3)."""
-    return _LearnedWinogradConv.apply(x, weight)
+    With `int8` the input's gradient is computed in 8-bit integers.
+    """
+    return _LearnedWinogradConv.apply(x, weight, int8)
 
 
 class _LearnedWinogradConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, int8: bool) -> Tensor:
         transformed = _transformed(_padded(x, padding=0))
         ctx.save_for_backward(transformed, weight)
+        ctx.int8 = int8
         result = _new_output(x, weight.shape[0], padding=0)
         _from_products(transformed @ winograd_kernel(weight), None, result)
         return result
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         transformed, weight = ctx.saved_tensors
-        grad_x = winograd_conv3x3(grad, mirrored_kernel(weight), padding=2)
+        if ctx.int8:
+            mirrored = weight.flip(2, 3).transpose(0, 1)
+            kernel = Int8Kernel(mirrored, zero=ZERO, padding=2)
+            grad_x = kernel.convolve(*quantize(grad))
+        else:
+            grad_x = winograd_conv3x3(grad, mirrored_kernel(weight), padding=2)
         # The weights' gradient, in the transformed space: 36 products instead of one for each
         # pixel and tap.
         grad_kernel = transformed.mT @ _to_products(grad)  # (36, I, O)
         grad_kernel = grad_kernel.unflatten(0, (6, 6))
-        return grad_x, torch.einsum("xa,yb,xyio->oiab", _KERNEL, _KERNEL, grad_kernel)
+        grad_weight = torch.einsum("xa,yb,xyio->oiab", _KERNEL, _KERNEL, grad_kernel)
+        return grad_x, grad_weight, None
 
 
 def _new_output(x: Tensor, channels: int, padding: int) -> Tensor:

@@ -11,10 +11,14 @@ from torch import Tensor
 import cli
 from media import write_image
 from models.checkpoint import Checkpoint
+from models.int8 import is_exact
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 from slow.objective import Objective, tiled
 
+NEEDS_INT8 = pytest.mark.skipif(
+    not is_exact(torch.device("cpu")), reason="a CPU that does not multiply 8-bit integers"
+)
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would the commands tested here.

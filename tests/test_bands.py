@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from fast import bands
+from fast import bands, feature_maps
 from fast.bands import stylize_in_bands
 from fast.stylize import load_net, stylize
 from models.transformer_net import TransformerNet, reflect
-from tests.conftest import smooth_image
+from tests.conftest import NEEDS_INT8, smooth_image
 
 PLENTY = 1e12
 
@@ -47,8 +47,8 @@ def net():
 
 @pytest.fixture
 def small_bands(monkeypatch):
-    monkeypatch.setattr(bands, "BAND_VALUES", {"cpu": 1})
-    monkeypatch.setattr(bands, "MIN_ROWS", 4)
+    monkeypatch.setattr(feature_maps, "BAND_VALUES", {"cpu": 1})
+    monkeypatch.setattr(feature_maps, "MIN_ROWS", 4)
 
 
 # All in stores; the trunk in memory and the rest computed anew; the trunk in files.
@@ -70,6 +70,35 @@ def test_shipped_network_and_bands_of_the_usual_size():
     net = load_net("starry_night", device="cpu", precision="float32")
     image = smooth_image(90, 70)
     assert torch.allclose(in_bands(net, image), whole(net, image), atol=1e-4)
+
+
+@NEEDS_INT8
+@pytest.mark.parametrize("memory", [PLENTY, 0])
+@pytest.mark.parametrize("arguments", [{"margin": 3}, {"margin": 0, "transposed": True}])
+@pytest.mark.parametrize("size", [(53, 71), (90, 33)])
+def test_8_bit_integers_make_little_difference(small_bands, size, arguments, memory):
+    net, image = random_net(**arguments), smooth_image(*size)
+    expected = whole(net, image) - 0.5
+    net.use_int8()
+    error = in_bands(net, image, memory) - 0.5 - expected
+    assert 0 < error.norm() < 0.05 * expected.norm()
+
+
+@NEEDS_INT8
+def test_8_bit_integers_of_next_to_nothing(net):
+    net.use_int8()  # channels may well be the same everywhere
+    for size in ((1, 1), (2, 3)):
+        assert in_bands(net, smooth_image(*size)).isfinite().all()
+
+
+def test_several_workers_make_no_difference(net, small_bands):
+    image, threads = smooth_image(64, 40), torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.allclose(in_bands(net, image), whole(net, image), atol=1e-4)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_no_feature_map_is_kept_when_there_is_no_memory(net, small_bands, monkeypatch):
@@ -98,8 +127,8 @@ def test_memory_that_is_not_enough_after_all_leads_to_less(net, monkeypatch):
     expected = stylize(net, image)
     asked = []
 
-    def store(shape, like):
-        asked.append(shape)
+    def store():
+        asked.append(True)
         return torch.empty(2**60)
 
     monkeypatch.setattr(bands, "MemoryStore", store)

@@ -6,7 +6,7 @@ import torch
 from models.loss_settings import LossSettings, style_weight
 from models.losses import PerceptualLoss, total_variation
 from models.vgg import VGG19Features
-from tests.conftest import smooth_image
+from tests.conftest import NEEDS_INT8, smooth_image
 
 SHALLOW = {"content_layers": ("relu2_1",), "style_layers": ("relu1_1", "relu2_1")}
 
@@ -33,14 +33,16 @@ def test_gradient_reaches_the_image_and_not_the_network():
     assert not any(p.requires_grad for p in loss.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_has_nearly_the_same_loss_and_gradient(dtype):
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, pytest.param(torch.int8, marks=NEEDS_INT8)]
+)
+def test_lower_precision_has_nearly_the_same_loss_and_gradient(dtype):
     content, style = smooth_image(64, 64), waves(64, 3)
     totals, gradients = [], []
     for precision in (torch.float32, dtype):
         loss = PerceptualLoss(LossSettings(), [style], dtype=precision)
         image = waves(64, 2).requires_grad_(True)
-        totals.append(loss(image, loss.content_targets(content)).total)
+        totals.append(loss(image, loss.content_targets(content, rounded=True)).total)
         gradients.append(torch.autograd.grad(totals[-1], image)[0].flatten())
     torch.testing.assert_close(totals[1], totals[0], rtol=0.02, atol=0)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.98

@@ -14,7 +14,7 @@ from fast import load_net, stylize
 from fast.stylize import CHECKPOINTS, find_model
 from media import read_image, write_image
 from models.transformer_net import reflect
-from tests.conftest import SAMPLES, smooth_image
+from tests.conftest import NEEDS_INT8, SAMPLES, smooth_image
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def test_margin_is_painted_and_cut_off():
     assert torch.allclose(stylize(net, photo), inside, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "precision", ["bfloat16", "float16", pytest.param("int8", marks=NEEDS_INT8)]
+)
 def test_lower_precisions_are_close_to_float32(model, precision):
     image = smooth_image(40, 52)
     exact = stylize(load_net(model, device="cpu", precision="float32"), image)

@@ -43,6 +43,7 @@ def train(
     settings: TrainingSettings,
     loss: LossSettings,
     accelerator: Accelerator,
+    int8: bool = False,
     data_limit: int | None = None,
     streaming: bool = False,
     init_from: Path | None = None,
@@ -67,6 +68,8 @@ def train(
         settings: network, data and schedule.
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
+        int8: compute gradients and content targets in 8-bit integers, see VGG19Features and
+            TransformerNet.use_int8; on CPUs, without mixed precision.
         data_limit: take the first so many photos only.
         streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
             on reads them again up to there.
@@ -94,6 +97,7 @@ def train(
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
     net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
+    net.use_int8(int8)
     names = photos.names.encode(errors="surrogateescape")
     checkpoint = Checkpoint(
         arguments=net.arguments,
@@ -104,7 +108,7 @@ def train(
             **asdict(settings),
             "data": hashlib.sha256(names).hexdigest(),
             "init_from": sha256(init_from) if init_from else "",
-            "mixed_precision": accelerator.mixed_precision,
+            "mixed_precision": "int8" if int8 else accelerator.mixed_precision,
             "processes": accelerator.num_processes,
             "step": 0,
         },
@@ -123,9 +127,8 @@ def train(
         unreadable.update(saved.resume_state.get("unreadable", ()))
     device = accelerator.device
     # The loss network is frozen: weights of half precision need no master copy.
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
-        accelerator.mixed_precision, torch.float32
-    )
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = torch.int8 if int8 else halves.get(accelerator.mixed_precision, torch.float32)
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
     record = None
     if accelerator.is_main_process:
@@ -164,7 +167,7 @@ def train(
                 content = content.to(device, non_blocking=True)
                 with accelerator.accumulate(learner.net):
                     stylized = learner.net(content)
-                    targets = perceptual_loss.content_targets(content)
+                    targets = perceptual_loss.content_targets(content, rounded=int8)
                     terms = perceptual_loss(stylized, targets)
                     total = terms.total
                     if settings.stability:

@@ -3,7 +3,17 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
 SIZE_STEP = 32  # px by which the crops grow at once
+
+# Accelerate's names, and one of ours.
+MIXED_PRECISIONS = {
+    torch.float32: "no",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int8: "int8",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,76 @@
+"""Work in threads, in order: the next result is computed while the caller uses the last one."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def ahead(
+    executor: Executor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    most: int = 1,
+    finish: bool = False,
+) -> Iterator[Result]:
+    """Results in the items' order, up to `most` ahead of the caller.
+
+    After Ctrl-C, what has been begun may still be finished.
+    """
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) > most:
+                yield pending.popleft().result()
+    except KeyboardInterrupt:
+        if finish:
+            yield from (future.result() for future in pending)
+        raise
+    yield from (future.result() for future in pending)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads that work on the parts of one thing.
+
+    Args:
+        num: how many.
+        executor: the threads; without them the caller's thread does the work.
+    """
+
+    num: int = 1
+    executor: Executor | None = None
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the items' order, computed in inference mode."""
+        if self.executor is None:
+            return map(function, items)
+        return ahead(self.executor, torch.inference_mode(function), items, most=self.num)
+
+
+@contextmanager
+def one_core_each(num: int) -> Iterator[Workers]:
+    """Workers that compute on one processor core each.
+
+    Several threads in one operation wait for each other at its end, and fetch from each other's
+    caches what the operation before has left there.
+    """
+    if num == 1:
+        yield Workers()
+        return
+
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        torch.set_num_threads(1)  # here, too: the others of its threads would wait busily
+        try:
+            yield Workers(num, executor)
+        finally:
+            torch.set_num_threads(num_threads)

@@ -1,0 +1,86 @@
+"""A 3x3 convolution of the loss network: frozen weights, and a gradient for its input."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import winograd
+from models.int8 import ZERO, Int8Kernel, quantize
+
+
+class FrozenConv(nn.Module):
+    """A 3x3 convolution that keeps the size, in the form that is fastest on a device.
+
+    Args:
+        weight: (O, I, 3, 3) float32.
+        bias: (O,) float32.
+        dtype: of input and output; torch.int8 stands for float32 whose gradients, and what is
+            asked for by `rounded`, come from 8-bit integers.
+        device: where to compute.
+        padding: by a px, with "zeros" or "replicate".
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        padding: str = "zeros",
+    ) -> None:
+        super().__init__()
+        self.replicate = padding == "replicate"
+        self.padding = 0 if self.replicate else 1
+        self.int8 = dtype == torch.int8
+        dtype = torch.float32 if self.int8 else dtype
+        self.is_winograd = winograd.pays(device, dtype, weight)
+        mirrored = weight.flip(2, 3).transpose(0, 1)
+        if self.int8:
+            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=2 - self.padding)
+            self.of_rounded = Int8Kernel(weight, zero=0, padding=self.padding)
+        elif self.is_winograd:
+            self._keep("of_gradient", winograd.winograd_kernel(mirrored))
+        if self.is_winograd:
+            self._keep("kernel", winograd.winograd_kernel(weight))
+        else:
+            self._keep("kernel", weight.to(device, dtype, memory_format=torch.channels_last))
+        self._keep("bias", bias.to(device, dtype))
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H, W)."""
+        if self.replicate:
+            x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        if self.is_winograd or self.int8:
+            return _Convolution.apply(x, self)
+        return self.convolve(x)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Convolve a padded image."""
+        if self.is_winograd:
+            return winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
+        return F.conv2d(x, self.kernel, self.bias, padding=self.padding)
+
+    def gradient(self, grad: Tensor) -> Tensor:
+        """The padded image's gradient from that of the output."""
+        if self.int8:
+            return self.of_gradient.convolve(*quantize(grad))
+        return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Convolve an image of no negative values in 8-bit integers, without gradient."""
+        return self.of_rounded.convolve(*quantize(x, zero=0), self.bias)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, conv: FrozenConv) -> Tensor:
+        ctx.conv = conv
+        return conv.convolve(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.conv.gradient(grad), None
