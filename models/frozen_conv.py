@@ -14,8 +14,8 @@ class FrozenConv(nn.Module):
     Args:
         weight: (O, I, 3, 3) float32.
         bias: (O,) float32.
-        dtype: of input and output; torch.int8 stands for float32 whose gradients, and what is
-            asked for by `rounded`, come from 8-bit integers.
+        dtype: of input and output; torch.int8 stands for float32 whose gradients, and if asked for
+            values, come from 8-bit integers.
         device: where to compute.
         padding: by a px, with "zeros" or "replicate".
     """
@@ -50,16 +50,20 @@ class FrozenConv(nn.Module):
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, I, H, W) -> (B, O, H, W)."""
+    def forward(self, x: Tensor, *, rounded: bool = False) -> Tensor:
+        """(B, I, H, W) -> (B, O, H, W), from 8-bit integers if x, then never negative, may be
+        rounded.
+        """
         if self.replicate:
             x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         if self.is_winograd or self.int8:
-            return _Convolution.apply(x, self)
+            return _Convolution.apply(x, self, rounded)
         return self.convolve(x)
 
-    def convolve(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, *, rounded: bool = False) -> Tensor:
         """Convolve a padded image."""
+        if rounded and self.int8:
+            return self.of_rounded.convolve(*quantize(x, zero=0), self.bias)
         if self.is_winograd:
             return winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
         return F.conv2d(x, self.kernel, self.bias, padding=self.padding)
@@ -70,17 +74,13 @@ class FrozenConv(nn.Module):
             return self.of_gradient.convolve(*quantize(grad))
         return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
 
-    def rounded(self, x: Tensor) -> Tensor:
-        """Convolve an image of no negative values in 8-bit integers, without gradient."""
-        return self.of_rounded.convolve(*quantize(x, zero=0), self.bias)
-
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, conv: FrozenConv) -> Tensor:
+    def forward(ctx, x: Tensor, conv: FrozenConv, rounded: bool) -> Tensor:
         ctx.conv = conv
-        return conv.convolve(x)
+        return conv.convolve(x, rounded=rounded)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.conv.gradient(grad), None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.conv.gradient(grad), None, None

@@ -160,6 +160,7 @@ class PerceptualLoss(nn.Module):
         tile: Tile | None = None,
         *,
         lean: bool = False,
+        rounded: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
         """All that the loss needs of an image, by layer: means over its positions.
 
@@ -171,6 +172,7 @@ class PerceptualLoss(nn.Module):
             lean: compute the first block anew in the backward pass. Its features are the largest
                 by far and quickly computed: a third less memory for some 3 % more time. To do the
                 same with later blocks saves nothing more.
+            rounded: the features may come from 8-bit integers.
 
         Returns:
             Errors of the content layers, relative to the style's energy, float32 scalars; and what
@@ -179,7 +181,8 @@ class PerceptualLoss(nn.Module):
 
         def means_of(image: Tensor, layers: Sequence[str], after: str | None) -> tuple:
             errors, statistics = {}, {}
-            for layer, features in self.vgg.by_layer(image, layers, after=after):
+            all_features = self.vgg.by_layer(image, layers, after=after, rounded=rounded)
+            for layer, features in all_features:
                 inside, target, guide = features, content_targets.get(layer), guides.get(layer)
                 if tile is not None:
                     inside = tile.inside(features, layer)
@@ -234,10 +237,15 @@ class PerceptualLoss(nn.Module):
         )
         return LossTerms(total, content, style, tv, *by_layer)
 
-    def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
-        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
+    def forward(
+        self, image: Tensor, content_targets: dict[str, Tensor], *, rounded: bool = False
+    ) -> LossTerms:
+        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images;
+        `rounded` if features may come from 8-bit integers.
+        """
         guides = self.guides(image.shape[-2:])
-        return self.terms(*self.means(image, content_targets, guides), total_variation(image))
+        means = self.means(image, content_targets, guides, rounded=rounded)
+        return self.terms(*means, total_variation(image))
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -116,8 +116,7 @@ class VGG19Features(nn.Module):
             image: (B, 3, H, W) float32 RGB in [0, 1]; values outside are allowed.
             layers: some of the layers given at construction; all of them by default. The pass ends
                 at the deepest one.
-            rounded: with dtype torch.int8 compute them, without gradient, in 8-bit integers, in
-                half the time.
+            rounded: with dtype torch.int8 compute them from 8-bit integers, in half the time.
 
         Returns:
             dict from layer name to (B, C, h, w) in the network's dtype. Blocks 1 to 5 have
@@ -157,7 +156,7 @@ class VGG19Features(nn.Module):
             if name.startswith("conv"):
                 conv = self.convs[name]
                 # The first is in float32 in any case: it sees negative values.
-                x = conv.rounded(x) if rounded and self.int8 and previous else conv(x)
+                x = conv(x, rounded=rounded and previous is not None)
             elif name.startswith("relu"):
                 x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
             else:

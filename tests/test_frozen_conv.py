@@ -50,7 +50,7 @@ def test_rounded_convolutions_are_close():
     torch.manual_seed(0)
     x, weight, bias = torch.rand(2, 6, 9, 14), torch.randn(5, 6, 3, 3), torch.randn(5)
     expected = F.conv2d(x, weight, bias, padding=1)
-    error = FrozenConv(weight, bias, dtype=torch.int8).rounded(x) - expected
+    error = FrozenConv(weight, bias, dtype=torch.int8)(x, rounded=True) - expected
     assert 0 < error.norm() < 0.02 * expected.norm()
 
 

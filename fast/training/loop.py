@@ -168,7 +168,7 @@ def train(
                 with accelerator.accumulate(learner.net):
                     stylized = learner.net(content)
                     targets = perceptual_loss.content_targets(content, rounded=int8)
-                    terms = perceptual_loss(stylized, targets)
+                    terms = perceptual_loss(stylized, targets, rounded=int8)
                     total = terms.total
                     if settings.stability:
                         total = total + settings.stability * instability_loss(
