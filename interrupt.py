@@ -32,7 +32,8 @@ def end_by_errors() -> None:
 
 @contextmanager
 def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]:
-    """Within it the first of the signals raises nothing; the next one is an error at once.
+    """Within it the first of the signals raises nothing; the next one is an error at once. One that
+    is ignored, as in a shell's background jobs, stays so.
 
     Args:
         stop: called instead, with the error to raise when the time is right; None where another
@@ -40,12 +41,15 @@ def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]
     """
 
     def handle(number: int, _: Any) -> None:
-        for either in ERRORS:
+        for either in before:
             signal.signal(either, _raise)
         stop(ERRORS[number]())
 
+    heard = [n for n in ERRORS if signal.getsignal(n) is not signal.SIG_IGN]
+    before: dict[int, Any] = {}
     try:
-        before = {n: signal.signal(n, handle if stop else signal.SIG_IGN) for n in ERRORS}
+        for number in heard:
+            before[number] = signal.signal(number, handle if stop else signal.SIG_IGN)
     except ValueError:  # not in the main thread, which alone gets signals
         yield
         return

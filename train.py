@@ -27,6 +27,7 @@ from fast.training.progress import TrainingProgress
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
+from models.int8 import is_exact
 
 # A glance at a style in some five minutes on two CPU cores.
 QUICK = {"steps": 400, "image_size": 160}
@@ -148,8 +149,11 @@ def main() -> int:
         precision = MIXED_PRECISIONS[pick_precision("auto", device)]
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("--mixed-precision fp16 needs a GPU; choose bf16 or no")
-    if precision == "int8":
-        pick_precision("int8", device)  # whether it can be had
+    if precision == "int8" and not is_exact(device):
+        raise ValueError(
+            "--mixed-precision int8, with which this training has begun if it is resumed, needs a "
+            "CPU that multiplies 8-bit integers"
+        )
     accelerator = Accelerator(
         mixed_precision="no" if precision == "int8" else precision,
         cpu=device.type == "cpu",

@@ -1,5 +1,6 @@
 """Running the network on bands of rows: fast, because what is worked on stays in the processor's
-cache, and in bounded memory. The result is that of the whole image.
+cache, and in bounded memory. The result is that of the whole image, up to 8-bit rounding if that is
+chosen.
 """
 
 import math
@@ -13,7 +14,7 @@ from fast.stores import FileStore, MemoryStore, Store
 from fast.workers import Workers, one_core_each
 from models.transformer_net import TransformerNet
 
-BAND_MEMORY_PER_COLUMN = 40e3  # bytes that the work on a band takes
+BAND_MEMORY_PER_COLUMN = 40e3  # bytes for each column of the image and each worker
 
 
 def stylize_in_bands(
@@ -39,11 +40,11 @@ def stylize_in_bands(
     like = net.to_rgb.weight
     for_band = BAND_MEMORY_PER_COLUMN * image.shape[3]
     most_workers = torch.get_num_threads() if like.device.type == "cpu" else 1
-    num_workers = max(1, min(most_workers, int(memory / 4 / for_band)))
+    num_workers = int(max(1, min(most_workers, memory / 4 / for_band)))
     memory -= num_workers * for_band
     with one_core_each(num_workers) as workers:
         features = _last_features(net, image, memory, workers)
-        kernel = net.to_rgb.kernel(features.to_grid() if net.int8 else None)
+        kernel = net.to_rgb.kernel(features.to_levels() if net.int8 else None)
         height, width = image.shape[-2:]
 
         def paint(band: tuple[int, int]) -> tuple[int, Tensor]:
@@ -78,14 +79,15 @@ def _last_features(net: TransformerNet, image: Tensor, memory: float, workers: W
     def new_store() -> Store:
         return MemoryStore() if fits else FileStore(shape, like)
 
-    trunk = Trunk(Convolved(net.encoder[-1], features, new_store(), workers), new_store(), workers)
+    features = Convolved(net.encoder[-1], features, new_store(), workers)
+    trunk = Trunk(features, new_store(), workers, int8=int8)
+    del features  # and its store
     inner = new_store()
     for block in net.trunk:
         first = Convolved(block.conv1, trunk, inner, workers, int8=int8)
         trunk.add(Convolved(block.conv2, first, inner, workers, int8=int8))
-    del inner, first
-
     features = trunk
+    del trunk, inner, first
     for layer in net.decoder:
         features = convolved(layer, features, int8=int8)
     return features

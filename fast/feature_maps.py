@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fast.stores import Store
 from fast.workers import Workers
-from models.int8 import Grid
+from models.int8 import Levels
 from models.transformer_net import ConvLayer, UpsampleConvLayer, reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
@@ -38,12 +38,14 @@ class Features(Protocol):
     def read(self, top: int, out: Tensor) -> None:
         """Fill `out` (rows, W, C) with the rows from `top` on."""
 
-    def to_grid(self) -> Grid:
-        """From now on `read` gives numbers on a grid, each 0.5 higher: rounded down, the next."""
+    def to_levels(self) -> Levels:
+        """From now on `read` gives each value's number among these levels plus 0.5, so that cutting
+        off the fraction rounds it. To be asked for once, and never of a layer without ReLU.
+        """
 
 
 class Photo:
-    """An image with a reflected margin, in [0, 1]."""
+    """An image with a reflected margin, in [0, 1]; it has no levels."""
 
     channels = 3
     zero = 0.0
@@ -87,7 +89,7 @@ class Convolved:
         int8: bool = False,
     ) -> None:
         self.layer, self.source, self.store, self.int8 = layer, source, None, int8
-        self.kernel = layer.kernel(source.to_grid() if int8 else None)
+        self.kernel = layer.kernel(source.to_levels() if int8 else None)
         self.height, self.width, self.channels = output_shape(layer, source)
         self.sign = layer.norm.weight.sign()
         self.is_rising = bool((self.sign >= 0).all())
@@ -122,12 +124,13 @@ class Convolved:
         if self.layer.relu:
             out.clamp_(min=0)
 
-    def to_grid(self) -> Grid:
+    def to_levels(self) -> Levels:
         high = (self.factor * self.sign * self.highest + self.summand).clamp(min=0)
-        grid = Grid.between(torch.zeros_like(high), high)
-        self.zero = grid.zero + 0.5
-        self.factor, self.summand = self.factor / grid.step, self.summand / grid.step + self.zero
-        return grid
+        levels = Levels.between(torch.zeros_like(high), high)
+        self.zero = levels.zero + 0.5
+        self.factor = self.factor / levels.step
+        self.summand = self.summand / levels.step + self.zero
+        return levels
 
     def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, list[Tensor]]:
         """First row and values of a band, and statistics: the mean, the variance, and the highest
@@ -135,10 +138,11 @@ class Convolved:
         """
         values = self._convolve(*band)
         flat = values.flatten(0, 1).float()
-        highest = flat[0]
-        if self.int8 and self.layer.relu:  # else nobody will ask for it
+        mean, variance = _mean_and_variance(flat)
+        highest = mean  # nobody will ask for it
+        if self.int8 and self.layer.relu:
             highest = (flat if self.is_rising else flat * self.sign).amax(0)
-        return band[0], values, [*_mean_and_variance(flat), highest]
+        return band[0], values, [mean, variance, highest]
 
     def _convolve(self, top: int, rows: int) -> Tensor:
         """Rows of the convolution's output, (rows, W, C)."""
@@ -159,13 +163,17 @@ class Trunk:
         first: the first summand.
         store: keeps the sum.
         workers: compute the bands.
+        int8: its levels will be asked for, after each addition.
     """
 
     zero = 0.0
 
-    def __init__(self, first: Convolved, store: Store, workers: Workers) -> None:
+    def __init__(
+        self, first: Convolved, store: Store, workers: Workers, *, int8: bool = False
+    ) -> None:
         self.height, self.width, self.channels = first.height, first.width, first.channels
-        self.store, self.workers, self.like = store, workers, first.layer.conv.weight
+        self.store, self.workers, self.int8 = store, workers, int8
+        self.like = first.layer.conv.weight
         self.factor, self.summand = self.like.new_ones(()), self.like.new_zeros(())
         self._write(first, is_first=True)
 
@@ -176,14 +184,14 @@ class Trunk:
     def read(self, top: int, out: Tensor) -> None:
         _copy(self.store.read(top, len(out)), top, out, self.factor, self.summand)
 
-    def to_grid(self) -> Grid:
-        grid = Grid.between(self.low, self.high)
-        self.zero = grid.zero + 0.5
-        self.factor, self.summand = 1 / grid.step, self.like.new_tensor(self.zero)
-        return grid
+    def to_levels(self) -> Levels:
+        levels = Levels.between(self.low, self.high)
+        self.zero = levels.zero + 0.5
+        self.factor, self.summand = 1 / levels.step, self.like.new_tensor(self.zero)
+        return levels
 
     def _write(self, summand: Convolved, *, is_first: bool) -> None:
-        def add(band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor]:
+        def add(band: tuple[int, int]) -> tuple[int, Tensor, tuple[Tensor, ...]]:
             top, rows = band
             total = self.like.new_empty(rows, self.width, self.channels)
             summand.read(top, total)
@@ -191,16 +199,17 @@ class Trunk:
                 ((_, before),) = self.store.read(top, rows)  # the same bands as were written
                 total += before
             flat = total.flatten(0, 1)
-            return top, total, flat.amin(0), flat.amax(0)
+            return top, total, (flat.amin(0), flat.amax(0)) if self.int8 else ()
 
         row_values = self.width * self.channels
         cuts = bands(self.height, row_values, self.like.device, num=self.workers.num)
-        low, high = [], []
-        for top, total, lowest, highest in self.workers.map(add, cuts):
+        ends = []
+        for top, total, of_band in self.workers.map(add, cuts):
             self.store.write(top, total)
-            low.append(lowest)
-            high.append(highest)
-        self.low, self.high = torch.stack(low).amin(0), torch.stack(high).amax(0)
+            ends.append(of_band)
+        if self.int8:
+            lows, highs = map(torch.stack, zip(*ends, strict=True))
+            self.low, self.high = lows.amin(0), highs.amax(0)
 
 
 def bands(

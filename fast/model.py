@@ -158,7 +158,8 @@ def load(
         models: paths of `.pth` files, or bare names of those in checkpoints/.
         blend: how much of each model; equal parts by default.
         device: "cpu", "cuda", "mps"...; the best there is by default.
-        precision: of the convolutions: "float32", "bfloat16", "float16", or "auto" for the fastest
+        precision: of the convolutions: "float32", "bfloat16", "float16", "int8", or "auto" for the
+            fastest
             that is safe. Statistics are float32 in any case.
         max_memory: bytes that the process may take in all, half of what is free by default; with
             less, large photos take longer.

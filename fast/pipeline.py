@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
+
 from fast.jobs import Job
 from fast.workers import ahead
 from media import Picture, decode_image, encode_image, read_image, write_atomically
@@ -87,7 +89,12 @@ def paint_photos(
         _write(outcome.job.target, outcome.picture)
         outcome.picture = None
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    # Each has its number of threads before the painting changes that of new ones.
+    fix = torch.get_num_threads
+    with (
+        ThreadPoolExecutor(1, initializer=fix) as reader,
+        ThreadPoolExecutor(1, initializer=fix) as writer,
+    ):
         outcomes = (_attempt(begin, Outcome(job)) for job in jobs)
         photos = ahead(reader, partial(_attempt, read), outcomes)
         paintings = (_attempt(make, outcome) for outcome in photos)

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -10,7 +11,10 @@ from torch import Tensor
 
 
 class Store(Protocol):
-    """A feature map (H, W, C), read and written by bands of rows."""
+    """A feature map (H, W, C), read and written by bands of rows, by several threads at once.
+
+    Whoever writes it again cuts it into the same bands.
+    """
 
     def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
         """Rows in one or more parts: the first one's number, and (rows, W, C)."""
@@ -50,17 +54,20 @@ class FileStore:
         self.shape, self.like = shape, like
         self.row_bytes = math.prod(shape[1:]) * like.element_size()
         self.file = tempfile.TemporaryFile(buffering=0)  # not mapped: that would count as memory
+        self.lock = threading.Lock()  # its position serves one thread at a time
 
     def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
         values = torch.empty((rows, *self.shape[1:]), dtype=self.like.dtype)
-        self.file.seek(top * self.row_bytes)
         content = memoryview(values.view(torch.uint8).numpy()).cast("B")
-        while content:
-            content = content[self.file.readinto(content) :]
+        with self.lock:
+            self.file.seek(top * self.row_bytes)
+            while content:
+                content = content[self.file.readinto(content) :]
         yield top, values.to(self.like.device)
 
     def write(self, top: int, values: Tensor) -> None:
-        self.file.seek(top * self.row_bytes)
         content = memoryview(values.contiguous().cpu().view(torch.uint8).numpy()).cast("B")
-        while content:  # a single call writes 2 GB at most
-            content = content[self.file.write(content) :]
+        with self.lock:
+            self.file.seek(top * self.row_bytes)
+            while content:  # a single call writes 2 GB at most
+                content = content[self.file.write(content) :]

@@ -1,5 +1,6 @@
 """Work in threads, in order: the next result is computed while the caller uses the last one."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+
+LOCK = threading.Lock()
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -51,14 +54,16 @@ class Workers:
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the items' order, computed in inference mode."""
+        function = torch.inference_mode(function)
         if self.executor is None:
             return map(function, items)
-        return ahead(self.executor, torch.inference_mode(function), items, most=self.num)
+        return ahead(self.executor, function, items, most=self.num)
 
 
 @contextmanager
 def one_core_each(num: int) -> Iterator[Workers]:
-    """Workers that compute on one processor core each.
+    """Workers that compute on one processor core each; a single one is the caller's thread, with
+    all cores.
 
     Several threads in one operation wait for each other at its end, and fetch from each other's
     caches what the operation before has left there.
@@ -67,10 +72,12 @@ def one_core_each(num: int) -> Iterator[Workers]:
         yield Workers()
         return
 
-    num_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        torch.set_num_threads(1)  # here, too: the others of its threads would wait busily
+    # The number of threads is for one thread, but also for all that begin later. One caller at a
+    # time: several would only compete for the cores.
+    with LOCK, ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        num_threads = torch.get_num_threads()
         try:
-            yield Workers(num, executor)
+            torch.set_num_threads(1)  # here, too: the others of its threads would wait busily
+            yield Workers(num, threads)
         finally:
             torch.set_num_threads(num_threads)

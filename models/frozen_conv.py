@@ -35,7 +35,7 @@ class FrozenConv(nn.Module):
         self.int8 = dtype == torch.int8
         dtype = torch.float32 if self.int8 else dtype
         self.is_winograd = winograd.pays(device, dtype, weight)
-        mirrored = weight.flip(2, 3).transpose(0, 1)
+        mirrored = winograd.mirrored(weight)
         if self.int8:
             self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=2 - self.padding)
             self.of_rounded = Int8Kernel(weight, zero=0, padding=self.padding)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.instance_norm import InstanceNorm
-from models.int8 import Grid, Int8Kernel
+from models.int8 import Int8Kernel, Levels
 
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
@@ -87,7 +87,8 @@ class TransformerNet(nn.Module):
 
     def use_int8(self, use: bool = True) -> None:
         """Compute in 8-bit integers on the CPU what comes after the encoder: whole layers in
-        stylize_in_bands, and in training the gradients of the residual blocks' inputs.
+        stylize_in_bands, and in training the gradients of the residual blocks' inputs (not with
+        torch.compile).
 
         The encoder's error would be larger than that of all other layers together.
         """
@@ -120,7 +121,7 @@ class TransformerNet(nn.Module):
 class ConvLayer(nn.Module):
     """Reflection padding, convolution, instance normalisation, ReLU (optional).
 
-    Each layer says what it is made of, for fast/bands.py runs it on bands of rows: how the input is
+    Each layer says what it is made of, for fast/feature_maps.py runs it on bands: how the input is
     padded, how many rows and columns of the output come from one of the input (`scale`), and the
     convolution by itself, with its weights in the form that it takes (`kernel`).
     """
@@ -160,11 +161,11 @@ class ConvLayer(nn.Module):
         weight = self.conv.weight
         return self.scale == 1 and winograd.pays(weight.device, weight.dtype, weight)
 
-    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
-        """The weights as `convolve` takes them, for an input on a grid if there is one."""
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
+        """The weights as `convolve` takes them, for an input on a levels if there is one."""
         weight = self.conv.weight
-        if grid:
-            return Int8Kernel.on(grid, weight, stride=self.conv.stride[0])
+        if levels:
+            return Int8Kernel.on(levels, weight, stride=self.conv.stride[0])
         return winograd.winograd_kernel(weight) if self._is_winograd else weight
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
@@ -220,13 +221,13 @@ class UpsampleConvLayer(nn.Module):
         x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
         return F.relu(self.norm(self.convolve(x, self.kernel())), inplace=True)
 
-    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""
         weight = self.conv.weight
         # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
         phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, weight.float())
         phases = phases.flatten(0, 2)
-        return Int8Kernel.on(grid, phases) if grid else phases.to(weight.dtype)
+        return Int8Kernel.on(levels, phases) if levels else phases.to(weight.dtype)
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Up-sample and convolve an input that is padded by one px."""
@@ -254,10 +255,10 @@ class RowConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.kernel())
 
-    def kernel(self, grid: Grid | None = None) -> Tensor | Int8Kernel:
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the rows: (rows * out, in, 1, columns)."""
         weight = self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
-        return Int8Kernel.on(grid, weight) if grid else weight
+        return Int8Kernel.on(levels, weight) if levels else weight
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input."""

@@ -56,7 +56,7 @@ class VGG19Features(nn.Module):
         padding: of the first convolution, "zeros" (as trained) or "replicate".
         dtype: precision of the convolutions and of the features; in float16 all features are
             FLOAT16_SCALE times as large. torch.int8 stands for float32 with gradients from 8-bit
-            integers, on CPUs where models.int8.pays.
+            integers, on CPUs that have them (models.int8.is_exact).
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:

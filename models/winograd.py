@@ -60,9 +60,9 @@ def winograd_kernel(weight: Tensor) -> Tensor:
     return torch.einsum("xa,yb,oiab->xyio", _KERNEL, _KERNEL, weight).flatten(0, 1).contiguous()
 
 
-def mirrored_kernel(weight: Tensor) -> Tensor:
-    """The kernel of the gradient: a convolution with the mirrored, transposed weights."""
-    return winograd_kernel(weight.flip(2, 3).transpose(0, 1))
+def mirrored(weight: Tensor) -> Tensor:
+    """The weights (I, O, 3, 3) of the convolution that gives the input's gradient."""
+    return weight.flip(2, 3).transpose(0, 1)
 
 
 def winograd_conv3x3(
@@ -109,11 +109,10 @@ class _LearnedWinogradConv(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         transformed, weight = ctx.saved_tensors
         if ctx.int8:
-            mirrored = weight.flip(2, 3).transpose(0, 1)
-            kernel = Int8Kernel(mirrored, zero=ZERO, padding=2)
+            kernel = Int8Kernel(mirrored(weight), zero=ZERO, padding=2)
             grad_x = kernel.convolve(*quantize(grad))
         else:
-            grad_x = winograd_conv3x3(grad, mirrored_kernel(weight), padding=2)
+            grad_x = winograd_conv3x3(grad, winograd_kernel(mirrored(weight)), padding=2)
         # The weights' gradient, in the transformed space: 36 products instead of one for each
         # pixel and tap.
         grad_kernel = transformed.mT @ _to_products(grad)  # (36, I, O)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from models import int8
 from models.device import pick_precision
-from models.int8 import ZERO, Grid, Int8Kernel, quantize
+from models.int8 import ZERO, Int8Kernel, Levels, quantize
 from tests.conftest import NEEDS_INT8
 
 pytestmark = NEEDS_INT8
@@ -39,7 +39,7 @@ def test_rounding_is_to_the_next_number(monkeypatch, part):
     expected = ZERO + torch.tensor([-2, -1, 0, 0, 0, 1, 1, 127])
     assert torch.equal(numbers.flatten().int(), expected.int())
     numbers, step = quantize(values.abs(), zero=0)
-    assert torch.equal((numbers * step).flatten().round(decimals=1)[-1:], torch.tensor([127.0]))
+    assert (numbers * step - values.abs()).abs().max() <= 0.51 * step
 
 
 def test_rounding_is_off_by_half_a_step_at_most():
@@ -59,22 +59,35 @@ def test_nothing_but_zeros_stays_so():
 
 def test_a_grid_reaches_from_the_lowest_to_the_highest():
     low, high = torch.tensor([0.0, 0.0]), torch.tensor([51.0, 0.0])
-    grid = Grid.between(low, high)
-    assert grid.zero == 0 and grid.step[0] == 0.2 and 0 < grid.step[1] < 0.2
-    assert (Grid.between(0 * low, 0 * high).step > 0).all()
-    grid = Grid.between(low - 254, high)
-    assert grid.zero == ZERO and torch.equal(grid.step, torch.tensor([2.0, 2.0]))
+    levels = Levels.between(low, high)
+    assert levels.zero == 0 and levels.step[0] == 0.2 and 0 < levels.step[1] < 0.2
+    assert (Levels.between(0 * low, 0 * high).step > 0).all()
+    levels = Levels.between(low - 254, high)
+    assert levels.zero == ZERO and torch.equal(levels.step, torch.tensor([2.0, 2.0]))
 
 
 def test_a_kernel_on_a_grid_takes_its_numbers():
     torch.manual_seed(0)
-    grid = Grid(torch.tensor([0.1, 3.0, 0.5]), 0)
+    levels = Levels(torch.tensor([0.1, 3.0, 0.5]), 0)
     numbers = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
     numbers = numbers.contiguous(memory_format=torch.channels_last)
     weight = torch.randn(4, 3, 3, 3)
-    expected = F.conv2d(numbers * grid.step.view(-1, 1, 1), weight)
-    error = Int8Kernel.on(grid, weight).convolve(numbers) - expected
+    expected = F.conv2d(numbers * levels.step.view(-1, 1, 1), weight)
+    error = Int8Kernel.on(levels, weight).convolve(numbers) - expected
     assert error.norm() < 0.01 * expected.norm()
+
+
+def test_what_is_no_number_stays_so():
+    kernel = Int8Kernel(torch.full((2, 3, 3, 3), float("nan")), zero=ZERO)
+    assert kernel.convolve(*quantize(channels_last(1, 3, 5, 5))).isnan().all()
+    kernel = Int8Kernel(torch.ones(2, 3, 3, 3), zero=ZERO)
+    for wrong in (float("nan"), float("inf")):
+        assert not kernel.convolve(*quantize(torch.full((1, 3, 5, 5), wrong))).isfinite().any()
+
+
+def test_the_smallest_values_are_rounded_too():
+    numbers, step = quantize(torch.full((1, 3, 5, 5), 1e-38))
+    assert step > 0 and (numbers == ZERO).all()
 
 
 def test_other_devices_have_none():

@@ -30,7 +30,8 @@ def test_gradient_reaches_the_image_and_not_the_network():
     image = smooth_image(24, 40).requires_grad_(True)
     loss(image, loss.content_targets(torch.zeros(1, 3, 24, 40))).total.backward()
     assert image.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in loss.parameters())
+    tensors = [*loss.parameters(), *loss.buffers()]
+    assert tensors and not any(t.requires_grad for t in tensors)
 
 
 @pytest.mark.parametrize(

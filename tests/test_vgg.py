@@ -93,7 +93,8 @@ def test_network_ends_at_the_deepest_layer_and_the_pass_at_the_deepest_wanted():
 
 def test_weights_are_frozen_even_after_train():
     vgg = VGG19Features(["relu1_1"]).train()
-    assert not vgg.training and not any(p.requires_grad for p in vgg.parameters())
+    tensors = [*vgg.parameters(), *vgg.buffers()]
+    assert tensors and not vgg.training and not any(t.requires_grad for t in tensors)
 
 
 @pytest.mark.parametrize(

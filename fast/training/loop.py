@@ -21,6 +21,7 @@ from fast.training.settings import TrainingSettings
 from fast.training.stability import instability_loss
 from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_checkpoint
+from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -68,8 +69,8 @@ def train(
         settings: network, data and schedule.
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
-        int8: compute gradients and content targets in 8-bit integers, see VGG19Features and
-            TransformerNet.use_int8; on CPUs, without mixed precision.
+        int8: compute the loss network's features and gradients from 8-bit integers, and some of the
+            network's gradients, see TransformerNet.use_int8; on CPUs, without mixed precision.
         data_limit: take the first so many photos only.
         streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
             on reads them again up to there.
@@ -91,6 +92,8 @@ def train(
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
         OSError: a file cannot be read or written.
     """
+    if int8 and (accelerator.mixed_precision != "no" or not is_exact(accelerator.device)):
+        raise ValueError("int8 is for CPUs that multiply 8-bit integers, without mixed precision")
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps = settings.accumulation
@@ -151,6 +154,7 @@ def train(
         }
         record.save(checkpoint, learner.bare_net)
         if finished:
+            learner.bare_net.use_int8(False)  # for figures that compare with others
             record.finish(checkpoint, learner.bare_net, perceptual_loss)
 
     learner.keep_as_good(step)
