@@ -81,7 +81,8 @@ def add_running_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="precision of the convolutions; auto takes the fastest (default: %(default)s)",
+        help="precision of the convolutions; auto takes the fastest that does no harm "
+        "(default: %(default)s)",
     )
     group.add_argument("--force", action="store_true", help="overwrite existing files")
     group.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
