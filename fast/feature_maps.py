@@ -6,7 +6,7 @@ a store, or, where memory is short, is computed anew when it is needed.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -93,23 +93,24 @@ class Convolved:
         self.height, self.width, self.channels = output_shape(layer, source)
         self.sign = layer.norm.weight.sign()
         self.is_rising = bool((self.sign >= 0).all())
-        num_rows, statistics = [], []
-        waiting = None  # the band before is written last, as this one may read some of its input
-        row_values = max(self.width * self.channels, source.width * source.channels)
         device = self.sign.device
+        row_values = max(self.width * self.channels, source.width * source.channels)
         cuts = bands(self.height, row_values, device, num=workers.num, padding=layer.padding)
-        for top, values, of_band in workers.map(self._compute, cuts):
+        # Made beforehand: small tensors that stay, made in between, would split the room that one
+        # band leaves so that the next does not fit.
+        means, variances, highest = torch.empty(3, len(cuts), self.channels, device=device)
+        waiting = None  # the band before is written last, as this one may read some of its input
+        results = workers.map(self._compute, cuts)
+        for band, (top, values, *statistics) in enumerate(results):
             if store and waiting:
                 store.write(*waiting)
             waiting = top, values
-            num_rows.append(len(values))
-            statistics.append(of_band)
+            means[band], variances[band], highest[band] = statistics
         if store:
             store.write(*waiting)
             self.store, self.source = store, None
 
-        means, variances, highest = map(torch.stack, zip(*statistics, strict=True))
-        shares = means.new_tensor(num_rows).unsqueeze(1) / self.height
+        shares = means.new_tensor([rows / self.height for _, rows in cuts]).unsqueeze(1)
         mean = (shares * means).sum(0)
         variance = (shares * (variances + (means - mean).square())).sum(0)
         self.factor, self.summand = layer.norm.affine(mean, variance)
@@ -132,7 +133,7 @@ class Convolved:
         self.summand = self.summand / levels.step + self.zero
         return levels
 
-    def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, list[Tensor]]:
+    def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
         """First row and values of a band, and statistics: the mean, the variance, and the highest
         value times the sign of the normalisation's factor.
         """
@@ -142,7 +143,7 @@ class Convolved:
         highest = mean  # nobody will ask for it
         if self.int8 and self.layer.relu:
             highest = (flat if self.is_rising else flat * self.sign).amax(0)
-        return band[0], values, [mean, variance, highest]
+        return band[0], values, mean, variance, highest
 
     def _convolve(self, top: int, rows: int) -> Tensor:
         """Rows of the convolution's output, (rows, W, C)."""
@@ -175,6 +176,7 @@ class Trunk:
         self.store, self.workers, self.int8 = store, workers, int8
         self.like = first.layer.conv.weight
         self.factor, self.summand = self.like.new_ones(()), self.like.new_zeros(())
+        self.low, self.high = first.factor.new_empty(2, self.channels)
         self._write(first, is_first=True)
 
     def add(self, branch: Convolved) -> None:
@@ -191,7 +193,7 @@ class Trunk:
         return levels
 
     def _write(self, summand: Convolved, *, is_first: bool) -> None:
-        def add(band: tuple[int, int]) -> tuple[int, Tensor, tuple[Tensor, ...]]:
+        def add(band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor]:
             top, rows = band
             total = self.like.new_empty(rows, self.width, self.channels)
             summand.read(top, total)
@@ -199,29 +201,30 @@ class Trunk:
                 ((_, before),) = self.store.read(top, rows)  # the same bands as were written
                 total += before
             flat = total.flatten(0, 1)
-            return top, total, (flat.amin(0), flat.amax(0)) if self.int8 else ()
+            if self.int8:
+                return top, total, flat.amin(0), flat.amax(0)
+            return top, total, self.low, self.high  # nobody will ask for them
 
         row_values = self.width * self.channels
         cuts = bands(self.height, row_values, self.like.device, num=self.workers.num)
-        ends = []
-        for top, total, of_band in self.workers.map(add, cuts):
+        self.low.fill_(math.inf)
+        self.high.fill_(-math.inf)
+        for top, total, low, high in self.workers.map(add, cuts):
             self.store.write(top, total)
-            ends.append(of_band)
-        if self.int8:
-            lows, highs = map(torch.stack, zip(*ends, strict=True))
-            self.low, self.high = lows.amin(0), highs.amax(0)
+            torch.minimum(self.low, low, out=self.low)
+            torch.maximum(self.high, high, out=self.high)
 
 
 def bands(
     height: int, row_values: int, device: torch.device, *, num: int, padding: int = 0
-) -> Iterator[tuple[int, int]]:
+) -> list[tuple[int, int]]:
     """First row and number of rows of each band, from top to bottom; as many for each of `num`
     workers.
     """
     most = BAND_VALUES.get(device.type, BAND_VALUES_ELSEWHERE)
     num_bands = num * math.ceil(height * row_values / most / num)
     rows = max(MIN_ROWS, MIN_ROWS * padding, math.ceil(height / num_bands / 4) * 4)
-    return ((top, min(rows, height - top)) for top in range(0, height, rows))
+    return [(top, min(rows, height - top)) for top in range(0, height, rows)]
 
 
 def output_shape(layer: Layer, source: Features) -> tuple[int, int, int]:
