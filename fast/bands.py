@@ -50,8 +50,8 @@ def stylize_in_bands(
         def paint(band: tuple[int, int]) -> tuple[int, Tensor]:
             top, rows = band
             x = padded(features, net.margin + top, rows, net.padding, "reflect", like)
-            x = net.to_rgb.convolve(x.to(torch.uint8) if net.int8 else x, kernel)
-            return top, net.to_image(x)[..., net.margin : net.margin + width]
+            x = net.to_image(net.to_rgb.convolve(x, kernel))
+            return top, x[..., net.margin : net.margin + width]
 
         row_values = features.width * features.channels
         cuts = bands(height, row_values, like.device, num=workers.num, padding=net.padding)

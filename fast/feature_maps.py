@@ -151,7 +151,6 @@ class Convolved:
         first, last = math.floor(top / scale), math.ceil((top + rows) / scale)
         like = layer.conv.weight
         x = padded(self.source, first, last - first, layer.padding, layer.pad_mode, like)
-        x = x.to(torch.uint8) if self.int8 else x
         values = layer.convolve(x, self.kernel)[0].permute(1, 2, 0)
         skipped = top - int(first * scale)
         return values[skipped : skipped + rows]

@@ -1,18 +1,19 @@
 """Where and in which precision to compute, and how to keep memory fast."""
 
 import ctypes
-import math
 import mmap
 import sys
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models import int8
+from models.timing import best_seconds
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 PRECISIONS = {
@@ -67,16 +68,14 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
 
-    fastest = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for _ in range(6):  # in turns, for another program may slow down any of them
-        for dtype in fastest:
-            x = torch.ones(1, 128, 48, 48, dtype=dtype).to(memory_format=torch.channels_last)
-            weight = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-            start = time.perf_counter()
-            F.conv2d(x, weight)
-            fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+    def convolution(dtype: torch.dtype) -> Callable[[], Tensor]:
+        x = torch.ones(1, 128, 48, 48, dtype=dtype).to(memory_format=torch.channels_last)
+        weight = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+        return partial(F.conv2d, x, weight)
+
+    halves, floats = best_seconds(convolution(torch.bfloat16), convolution(torch.float32))
     # A clear margin, so that the choice does not change from one start to the next.
-    return fastest[torch.bfloat16] < 0.8 * fastest[torch.float32]
+    return halves < 0.8 * floats
 
 
 def keep_pages() -> None:

@@ -4,14 +4,14 @@ It serves where it does no harm that can be seen: in prediction, for gradients, 
 network's features in training.
 """
 
-import math
-import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from models.timing import best_seconds
 
 LARGEST = 255  # of the numbers
 ZERO = 128  # the number of 0 among values of both signs
@@ -65,14 +65,14 @@ class Int8Kernel:
 
     @classmethod
     def on(cls, levels: Levels, weight: Tensor, *, stride: int = 1) -> "Int8Kernel":
-        """For an input on a levels."""
+        """For an input of numbers among these levels."""
         return cls(weight * levels.step.view(1, -1, 1, 1), zero=levels.zero, stride=stride)
 
     def convolve(self, numbers: Tensor, step: float = 1.0, bias: Tensor | None = None) -> Tensor:
         """Convolve.
 
         Args:
-            numbers: (B, I, H, W) uint8, channels-last.
+            numbers: (B, I, H, W) from 0 to 255, channels-last; fractions are cut off.
             step: of the numbers.
             bias: (O,) or None.
 
@@ -80,7 +80,7 @@ class Int8Kernel:
             (B, O, h, w) float32, channels-last.
         """
         return torch.ops.onednn.qconv2d_pointwise(
-            numbers,
+            numbers.to(torch.uint8),
             step,
             self.zero,
             self.packed,
@@ -122,6 +122,7 @@ def quantize(x: Tensor, *, zero: int = ZERO) -> tuple[Tensor, float]:
     return numbers, step
 
 
+@cache
 def is_exact(device: torch.device) -> bool:
     """Whether it can be computed there; the sums of older processors overflow."""
     if device.type != "cpu":
@@ -141,14 +142,9 @@ def pays(device: torch.device) -> bool:
         return False
     image, weight = _example()
     kernel, float_image = Int8Kernel(weight, zero=0), image.float()
-    integers, floats = math.inf, math.inf
-    for _ in range(6):  # in turns, for another program may slow down any of them
-        start = time.perf_counter()
-        kernel.convolve(image)
-        middle = time.perf_counter()
-        F.conv2d(float_image, weight)
-        integers = min(integers, middle - start)
-        floats = min(floats, time.perf_counter() - middle)
+    integers, floats = best_seconds(
+        partial(kernel.convolve, image), partial(F.conv2d, float_image, weight)
+    )
     return integers < 0.4 * floats
 
 

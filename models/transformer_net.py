@@ -162,7 +162,7 @@ class ConvLayer(nn.Module):
         return self.scale == 1 and winograd.pays(weight.device, weight.dtype, weight)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
-        """The weights as `convolve` takes them, for an input on a levels if there is one."""
+        """The weights as `convolve` takes them, for an input of numbers if it has levels."""
         weight = self.conv.weight
         if levels:
             return Int8Kernel.on(levels, weight, stride=self.conv.stride[0])

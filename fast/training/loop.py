@@ -17,7 +17,7 @@ from fast.training.learner import Diverged, Learner, Schedule, plain
 from fast.training.photos import read_photos
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
-from fast.training.settings import TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from fast.training.stability import instability_loss
 from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_checkpoint
@@ -130,8 +130,9 @@ def train(
         unreadable.update(saved.resume_state.get("unreadable", ()))
     device = accelerator.device
     # The loss network is frozen: weights of half precision need no master copy.
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = torch.int8 if int8 else halves.get(accelerator.mixed_precision, torch.float32)
+    precision = checkpoint.training["mixed_precision"]
+    dtypes = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
+    dtype = dtypes.get(precision, torch.float32)
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
     record = None
     if accelerator.is_main_process:
