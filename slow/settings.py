@@ -46,7 +46,7 @@ class SlowSettings:
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
-    history: int = 20
+    history: int = 40
     averaging: float = 0.0
     colors: str = "style"
     init: str = "content"

@@ -174,7 +174,8 @@ def stylize(
         if not state.image.numel():
             state.image = start_image(small, style, settings, init)
         elif number > state.scale:
-            _enlarge(state, number, small.shape[-2:])
+            before = resized(content, rounds[number - 1].size) if loss.content_weight else None
+            _enlarge(state, number, small, before)
         styles = [resized(image, style_size(image, settings, size)) for image in style]
         evaluate = objective(make_losses(styles), small)
         _optimize(state, evaluate, ends[number], settings.averaging, report)
@@ -244,13 +245,17 @@ def _terms(terms: LossTerms) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def _enlarge(state: State, scale: int, size: tuple[int, int]) -> None:
-    """Go on to a larger scale from the best image of this one."""
+def _enlarge(state: State, scale: int, content: Tensor, before: Tensor | None) -> None:
+    """Go on to a larger scale from the best image of this one, with the detail of the content image
+    that it had not `before`: the loss falls sooner.
+    """
 
     def resize(image: Tensor) -> Tensor:
-        return F.interpolate(image, size, mode="bicubic", align_corners=False)
+        return F.interpolate(image, content.shape[-2:], mode="bicubic", align_corners=False)
 
-    factor = size[0] * size[1] / state.best[0, 0].numel()
+    factor = content[0, 0].numel() / state.best[0, 0].numel()
     state.search = state.search.enlarged(resize, factor)
     state.image, state.scale = resize(state.best).contiguous(), scale
+    if before is not None:
+        state.image += content - resize(before)
     state.best, state.lowest, state.average = None, math.inf, None

@@ -155,6 +155,15 @@ def test_a_scale_that_diverges_at_once_gives_the_smaller_one_enlarged():
     assert (resized(result, 20) - seen[-1].best).abs().mean() < 0.05
 
 
+def test_a_larger_scale_begins_with_the_contents_detail():
+    seen = []
+    settings = SlowSettings(size=40, min_size=20, steps=2)
+    only_content = dataclasses.replace(SHALLOW, style_weight=0.0)
+    stylize(CONTENT, [STYLE], settings, only_content, callback=seen.append)
+    assert [iterate.size for iterate in seen] == [(16, 20), (32, 40)]
+    assert seen[-1].loss < 1e-6  # nothing but the content image
+
+
 def test_divergence_returns_the_best_image_so_far():
     calls = []
 
