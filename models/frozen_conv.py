@@ -37,8 +37,8 @@ class FrozenConv(nn.Module):
         self.is_winograd = winograd.pays(device, dtype, weight)
         mirrored = winograd.mirrored(weight)
         if self.int8:
-            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=2 - self.padding)
-            self.of_rounded = Int8Kernel(weight, zero=0, padding=self.padding)
+            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=(2 - self.padding,) * 2)
+            self.of_rounded = Int8Kernel(weight, zero=0, padding=(self.padding,) * 2)
         elif self.is_winograd:
             self._keep("of_gradient", winograd.winograd_kernel(mirrored))
         if self.is_winograd:
@@ -50,37 +50,43 @@ class FrozenConv(nn.Module):
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)
 
-    def forward(self, x: Tensor, *, rounded: bool = False) -> Tensor:
-        """(B, I, H, W) -> (B, O, H, W), from 8-bit integers if x, then never negative, may be
-        rounded.
+    def forward(self, x: Tensor, *, relu: bool = False, rounded: bool = False) -> Tensor:
+        """(B, I, H, W) -> (B, O, H, W), with a ReLU after it or not; from 8-bit integers if x, then
+        never negative, may be rounded.
         """
         if self.replicate:
             x = F.pad(x, (1, 1, 1, 1), mode="replicate")
         if self.is_winograd or self.int8:
-            return _Convolution.apply(x, self, rounded)
-        return self.convolve(x)
+            return _Convolution.apply(x, self, relu, rounded)
+        return self.convolve(x, relu=relu)
 
-    def convolve(self, x: Tensor, *, rounded: bool = False) -> Tensor:
+    def convolve(self, x: Tensor, *, relu: bool = False, rounded: bool = False) -> Tensor:
         """Convolve a padded image."""
         if rounded and self.int8:
-            return self.of_rounded.convolve(*quantize(x, zero=0), self.bias)
+            return self.of_rounded.convolve(*quantize(x, zero=0), self.bias, relu=relu)
         if self.is_winograd:
-            return winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
-        return F.conv2d(x, self.kernel, self.bias, padding=self.padding)
+            x = winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
+        else:
+            x = F.conv2d(x, self.kernel, self.bias, padding=self.padding)
+        return F.relu(x, inplace=True) if relu else x
 
-    def gradient(self, grad: Tensor) -> Tensor:
-        """The padded image's gradient from that of the output."""
+    def gradient(self, grad: Tensor, output: Tensor | None) -> Tensor:
+        """The padded image's gradient from that of the output, which is given after a ReLU."""
         if self.int8:
-            return self.of_gradient.convolve(*quantize(grad))
+            return self.of_gradient.convolve(*quantize(grad, where=output))
+        if output is not None:
+            grad = torch.ops.aten.threshold_backward(grad, output, 0)
         return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, conv: FrozenConv, rounded: bool) -> Tensor:
+    def forward(ctx, x: Tensor, conv: FrozenConv, relu: bool, rounded: bool) -> Tensor:
+        output = conv.convolve(x, relu=relu, rounded=rounded)
         ctx.conv = conv
-        return conv.convolve(x, rounded=rounded)
+        ctx.save_for_backward(output if relu else None)
+        return output
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.conv.gradient(grad), None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.conv.gradient(grad, *ctx.saved_tensors), None, None, None

@@ -6,6 +6,7 @@ network's features in training.
 
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ LARGEST = 255  # of the numbers
 ZERO = 128  # the number of 0 among values of both signs
 SMALLEST_STEP = 1e-30  # its inverse is still a number
 PART = 2**18  # values that are rounded at a time, in the processor's cache
+# A float32 of this size has no fraction: the sum with it is rounded, and its last bits, read as an
+# integer, are the whole number. To convert a float32 to 8 bits takes five times as long.
+TO_WHOLE = 1.5 * 2**23
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,33 @@ class Levels:
     zero: int
 
     @classmethod
-    def between(cls, low: Tensor, high: Tensor) -> "Levels":
-        """The finest levels for values from `low` to `high`, each (C,)."""
-        if (low >= 0).all():
+    def between(cls, low: Tensor, high: Tensor, *, signed: bool = False) -> "Levels":
+        """The finest levels for values from `low` to `high`, each (C,); with numbers on both sides
+        of zero if there are negative values, or `signed`.
+        """
+        if (low >= 0).all() and not signed:
             step, zero = high / LARGEST, 0
         else:
             step, zero = torch.maximum(-low, high) / (LARGEST - ZERO), ZERO
         # A channel that is 0 throughout could have any step, but a large one would make its weights
         # large among the others, which are rounded together.
         return cls(step.clamp(min=1e-6 * step.max().item() or 1.0), zero)
+
+    @classmethod
+    def of(cls, x: Tensor, *, signed: bool = False) -> "Levels":
+        """The finest levels for the values of a tensor (B, C, H, W)."""
+        pixels = _pixels(x)
+        return cls.between(pixels.amin(0), pixels.amax(0), signed=signed)
+
+    def numbers(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) float32 -> the nearest numbers, uint8, channels-last."""
+        numbers = torch.empty_like(x, dtype=torch.uint8, memory_format=torch.channels_last)
+        shift, inverse = torch.tensor(TO_WHOLE + self.zero), 1 / self.step
+        rows = max(1, PART // x.shape[1])
+        parts = zip(_pixels(x).split(rows), _pixels(numbers).split(rows), strict=True)
+        for values, part in parts:
+            part.copy_(torch.addcmul(shift, values, inverse).view(torch.int32))
+        return numbers
 
 
 class Int8Kernel:
@@ -50,11 +72,13 @@ class Int8Kernel:
         weight: (O, I, kH, kW) float32 on the CPU; each output channel is rounded to 8 bits.
         zero: the number of 0 in the input.
         stride: in px.
-        padding: zeros around the image in px.
+        padding: zeros above and below the image, and at its sides, in px.
     """
 
-    def __init__(self, weight: Tensor, *, zero: int, stride: int = 1, padding: int = 0) -> None:
-        self.zero, self.stride, self.padding = zero, [stride] * 2, [padding] * 2
+    def __init__(
+        self, weight: Tensor, *, zero: int, stride: int = 1, padding: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.zero, self.stride, self.padding = zero, [stride] * 2, list(padding)
         scale = weight.abs().amax((1, 2, 3)) / 127
         self.scale = torch.where(scale == 0, 1.0, scale)  # not a number stays so
         numbers = (weight / self.scale.view(-1, 1, 1, 1)).round().to(torch.int8)
@@ -64,17 +88,28 @@ class Int8Kernel:
         )
 
     @classmethod
-    def on(cls, levels: Levels, weight: Tensor, *, stride: int = 1) -> "Int8Kernel":
+    def on(
+        cls, levels: Levels, weight: Tensor, *, stride: int = 1, padding: tuple[int, int] = (0, 0)
+    ) -> "Int8Kernel":
         """For an input of numbers among these levels."""
-        return cls(weight * levels.step.view(1, -1, 1, 1), zero=levels.zero, stride=stride)
+        weight = weight * levels.step.view(1, -1, 1, 1)
+        return cls(weight, zero=levels.zero, stride=stride, padding=padding)
 
-    def convolve(self, numbers: Tensor, step: float = 1.0, bias: Tensor | None = None) -> Tensor:
+    def convolve(
+        self,
+        numbers: Tensor,
+        step: float = 1.0,
+        bias: Tensor | None = None,
+        *,
+        relu: bool = False,
+    ) -> Tensor:
         """Convolve.
 
         Args:
             numbers: (B, I, H, W) from 0 to 255, channels-last; fractions are cut off.
             step: of the numbers.
             bias: (O,) or None.
+            relu: cut off what is negative.
 
         Returns:
             (B, O, h, w) float32, channels-last.
@@ -94,18 +129,20 @@ class Int8Kernel:
             1.0,  # of the output: no scale, no zero point
             0,
             torch.float32,
-            "none",  # no function after it
+            "relu" if relu else "none",
             [],
             "",
         )
 
 
-def quantize(x: Tensor, *, zero: int = ZERO) -> tuple[Tensor, float]:
+def quantize(x: Tensor, *, zero: int = ZERO, where: Tensor | None = None) -> tuple[Tensor, float]:
     """Round a tensor's values to whole numbers, with one step for all channels.
 
     Args:
         x: (B, C, H, W) float32, best channels-last.
         zero: the number of 0: ZERO, or 0 for values that are never negative.
+        where: (B, C, H, W), the values count as 0 where it is not positive, as the gradient of a
+            ReLU with this output does; the step is that of all values.
 
     Returns:
         Numbers, (B, C, H, W) uint8 channels-last; and the step.
@@ -115,11 +152,23 @@ def quantize(x: Tensor, *, zero: int = ZERO) -> tuple[Tensor, float]:
     if zero:
         largest = max(largest, -x.amin().item())
     step = max(largest / (LARGEST - zero), SMALLEST_STEP) if largest else 1.0
-    numbers, half_up = torch.empty_like(x, dtype=torch.uint8), torch.tensor(zero + 0.5)
-    flat_x, flat_numbers = (t.permute(0, 2, 3, 1).view(-1) for t in (x, numbers))
-    for values, part in zip(flat_x.split(PART), flat_numbers.split(PART), strict=True):
-        part.copy_(torch.add(half_up, values, alpha=1 / step))
+    numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor(TO_WHOLE + zero)
+    masks = repeat(None) if where is None else _parts(where)
+    for values, mask, part in zip(_parts(x), masks, _parts(numbers), strict=False):
+        if mask is not None:
+            values = torch.ops.aten.threshold_backward(values, mask, 0)
+        part.copy_(torch.add(shift, values, alpha=1 / step).view(torch.int32))
     return numbers, step
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B * H * W, C), no copy if channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """The values of a channels-last tensor, some at a time."""
+    return _pixels(x).view(-1).split(PART)
 
 
 @cache

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models import winograd
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
+from models.learned_conv import learned_int8_conv
 
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
@@ -86,15 +87,15 @@ class TransformerNet(nn.Module):
         return self.to_rgb.weight.device
 
     def use_int8(self, use: bool = True) -> None:
-        """Compute in 8-bit integers on the CPU what comes after the encoder: whole layers in
-        stylize_in_bands, and in training the gradients of the residual blocks' inputs (not with
-        torch.compile).
+        """Compute in 8-bit integers on the CPU what comes after the encoder, in training with both
+        gradients (not with torch.compile).
 
         The encoder's error would be larger than that of all other layers together.
         """
         self.int8 = use
-        for block in self.trunk:
-            block.conv1.int8 = block.conv2.int8 = use
+        layers = [layer for block in self.trunk for layer in (block.conv1, block.conv2)]
+        for layer in (*layers, *self.decoder, self.to_rgb):
+            layer.int8 = use
 
     def forward(self, image: Tensor) -> Tensor:
         """Stylize images.
@@ -127,7 +128,7 @@ class ConvLayer(nn.Module):
     """
 
     pad_mode = "reflect"
-    int8 = False  # of the input's gradient
+    int8 = False  # see TransformerNet.use_int8
 
     def __init__(
         self,
@@ -148,11 +149,10 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = reflect(x, *(self.padding,) * 4)
-        if self._is_winograd:
-            int8 = self.int8 and not torch.compiler.is_compiling()
-            x = winograd.learned_winograd_conv(x, self.conv.weight, int8=int8)
+        if self._is_winograd and not self.int8:
+            x = winograd.learned_winograd_conv(x, self.conv.weight)
         else:
-            x = self.conv(x)
+            x = _conv2d(x, self.conv.weight, stride=self.conv.stride, int8=self.int8)
         x = self.norm(x)
         return F.relu(x, inplace=True) if self.relu else x
 
@@ -206,6 +206,7 @@ class UpsampleConvLayer(nn.Module):
     """
 
     padding, scale, relu = 1, 2, True
+    int8 = False  # see TransformerNet.use_int8
 
     def __init__(self, in_channels: int, out_channels: int, *, transposed: bool = False) -> None:
         super().__init__()
@@ -233,7 +234,7 @@ class UpsampleConvLayer(nn.Module):
         """Up-sample and convolve an input that is padded by one px."""
         batch, _, height, width = x.shape
         height, width = height - 2, width - 2
-        x = _conv2d(x, kernel)  # (B, 4 * out, H + 1, W + 1)
+        x = _conv2d(x, kernel, int8=self.int8)  # (B, 4 * out, H + 1, W + 1)
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
         x = x.permute(0, 2, 3, 1).contiguous()
         out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
@@ -252,6 +253,8 @@ class RowConv2d(nn.Conv2d):
     the kernel gets output channels of its own, and the rows' results are shifted and added up.
     """
 
+    int8 = False  # see TransformerNet.use_int8
+
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.kernel())
 
@@ -263,7 +266,8 @@ class RowConv2d(nn.Conv2d):
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input."""
         out, _, rows, _ = self.weight.shape
-        x = _conv2d(x, kernel).permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
+        x = _conv2d(x, kernel, int8=self.int8)
+        x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
         batch, height, width, _ = x.shape
         image, row, column, _ = x.stride()
         x = _Regroup.apply(
@@ -272,8 +276,14 @@ class RowConv2d(nn.Conv2d):
         return x.sum(-1).permute(0, 3, 1, 2) + self.bias.view(1, -1, 1, 1)
 
 
-def _conv2d(x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
-    return kernel.convolve(x) if isinstance(kernel, Int8Kernel) else F.conv2d(x, kernel)
+def _conv2d(
+    x: Tensor, kernel: Tensor | Int8Kernel, *, stride: tuple[int, int] = (1, 1), int8: bool = False
+) -> Tensor:
+    if isinstance(kernel, Int8Kernel):
+        return kernel.convolve(x)
+    if int8 and not torch.compiler.is_compiling():
+        return learned_int8_conv(x, kernel)
+    return F.conv2d(x, kernel, stride=stride)
 
 
 class _Regroup(torch.autograd.Function):

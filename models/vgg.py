@@ -154,11 +154,12 @@ class VGG19Features(nn.Module):
             names = zip(self.names[first - 1 :], self.names[first : deepest + 1], strict=False)
         for previous, name in names:
             if name.startswith("conv"):
-                conv = self.convs[name]
-                # The first is in float32 in any case: it sees negative values.
-                x = conv(x, rounded=rounded and previous is not None)
+                # With its ReLU, unless the convolution's own output is asked for. The first is in
+                # float32 in any case: it sees negative values.
+                conv, is_rounded = self.convs[name], rounded and previous is not None
+                x = conv(x, relu=name not in wanted, rounded=is_rounded)
             elif name.startswith("relu"):
-                x = F.relu(x, inplace=previous not in wanted)  # never overwrite a feature
+                x = F.relu(x) if previous in (*wanted, after) else x
             else:
                 x = _pool(x, name, self.pooling)
             if name in wanted:

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.int8 import ZERO, Int8Kernel, quantize
-
 # F(4x4, 3x3) of Lavin & Gray (arXiv 1509.09308): a 4x4 block of the output from a 6x6 block of the
 # input.
 _INPUT = torch.tensor(
@@ -61,7 +59,7 @@ def winograd_kernel(weight: Tensor) -> Tensor:
 
 
 def mirrored(weight: Tensor) -> Tensor:
-    """The weights (I, O, 3, 3) of the convolution that gives the input's gradient."""
+    """The weights (I, O, kH, kW) of the convolution that gives the input's gradient."""
     return weight.flip(2, 3).transpose(0, 1)
 
 
@@ -87,38 +85,30 @@ def winograd_conv3x3(
     return result
 
 
-def learned_winograd_conv(x: Tensor, weight: Tensor, *, int8: bool = False) -> Tensor:
-    """Convolve (B, I, H, W) without padding with trainable weights (O, I, 3, 3).
-
-    With `int8` the input's gradient is computed in 8-bit integers.
-    """
-    return _LearnedWinogradConv.apply(x, weight, int8)
+def learned_winograd_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve (B, I, H, W) without padding with trainable weights (O, I, 3, 3)."""
+    return _LearnedWinogradConv.apply(x, weight)
 
 
 class _LearnedWinogradConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, int8: bool) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
         transformed = _transformed(_padded(x, padding=0))
         ctx.save_for_backward(transformed, weight)
-        ctx.int8 = int8
         result = _new_output(x, weight.shape[0], padding=0)
         _from_products(transformed @ winograd_kernel(weight), None, result)
         return result
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         transformed, weight = ctx.saved_tensors
-        if ctx.int8:
-            kernel = Int8Kernel(mirrored(weight), zero=ZERO, padding=2)
-            grad_x = kernel.convolve(*quantize(grad))
-        else:
-            grad_x = winograd_conv3x3(grad, winograd_kernel(mirrored(weight)), padding=2)
+        grad_x = winograd_conv3x3(grad, winograd_kernel(mirrored(weight)), padding=2)
         # The weights' gradient, in the transformed space: 36 products instead of one for each
         # pixel and tap.
         grad_kernel = transformed.mT @ _to_products(grad)  # (36, I, O)
         grad_kernel = grad_kernel.unflatten(0, (6, 6))
         grad_weight = torch.einsum("xa,yb,xyio->oiab", _KERNEL, _KERNEL, grad_kernel)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight
 
 
 def _new_output(x: Tensor, channels: int, padding: int) -> Tensor:

@@ -23,7 +23,7 @@ def test_whole_numbers_are_convolved_exactly(zero, stride, padding):
     weight = torch.randint(-127, 128, (5, 7, 3, 3)).float()
     weight[:, 0, 0, 0] = 127  # so that each output channel has steps of 1
     bias = torch.tensor([1.0, -2.0, 3.0, 0.0, 100.0])
-    kernel = Int8Kernel(weight, zero=zero, stride=stride, padding=padding)
+    kernel = Int8Kernel(weight, zero=zero, stride=stride, padding=(padding,) * 2)
     expected = F.conv2d(numbers.float() - zero, weight, bias, stride=stride, padding=padding)
     torch.testing.assert_close(kernel.convolve(numbers, 1.0, bias), expected, rtol=1e-6, atol=0.1)
     halves = kernel.convolve(numbers, 0.5)
