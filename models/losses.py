@@ -209,12 +209,12 @@ class PerceptualLoss(nn.Module):
     def _content_error(
         self, layer: str, features: Tensor, target: Tensor, num_elements: int
     ) -> Tensor:
-        # Not mse_loss, whose gradient is not channels-last and makes all that follows slow.
-        difference = (features - target).float()
+        # As (B, H, W, C): these losses' gradients are contiguous, and what follows would be slow.
+        features, target = (t.permute(0, 2, 3, 1).float() for t in (features, target))
         if self.settings.content_loss == "l1":
-            error = difference.abs().mean() / self.energies[layer].sqrt()
+            error = F.l1_loss(features, target) / self.energies[layer].sqrt()
         else:
-            error = difference.square().mean() / self.energies[layer]
+            error = F.mse_loss(features, target) / self.energies[layer]
         return num_elements * error if self.settings.content_reduction == "sum" else error
 
     def terms(
@@ -245,7 +245,9 @@ class PerceptualLoss(nn.Module):
         """
         guides = self.guides(image.shape[-2:])
         means = self.means(image, content_targets, guides, rounded=rounded)
-        return self.terms(*means, total_variation(image))
+        # Without a weight it is only reported.
+        tv = total_variation(image if self.settings.tv_weight else image.detach())
+        return self.terms(*means, tv)
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
