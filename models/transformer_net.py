@@ -256,7 +256,10 @@ class RowConv2d(nn.Conv2d):
     int8 = False  # see TransformerNet.use_int8
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.kernel())
+        kernel = self.kernel()
+        if self.int8:  # whole vectors of output channels: the gradient's levels are found faster
+            kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
+        return self.convolve(x, kernel)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the rows: (rows * out, in, 1, columns)."""
