@@ -1,7 +1,7 @@
 """Convolution of 8-bit integers: on CPUs with VNNI four times as fast as in float32.
 
-It serves where it does no harm that can be seen: in prediction, for gradients, and for the loss
-network's features in training.
+It serves where it does no harm that can be seen: in prediction, for gradients, and for features in
+training.
 """
 
 from dataclasses import dataclass

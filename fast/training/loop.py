@@ -69,8 +69,8 @@ def train(
         settings: network, data and schedule.
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
-        int8: compute the loss network's features and gradients from 8-bit integers, and some of the
-            network's gradients, see TransformerNet.use_int8; on CPUs, without mixed precision.
+        int8: compute the loss network's features and gradients from 8-bit integers, and those of
+            the network's layers in TransformerNet.use_int8; on CPUs, without mixed precision.
         data_limit: take the first so many photos only.
         streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
             on reads them again up to there.
