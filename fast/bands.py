@@ -32,7 +32,8 @@ def stylize_in_bands(
         write: takes the painting in bands from top to bottom: the first row's number, and
             (1, 3, rows, W) float32 RGB around [0, 1].
         memory: bytes that feature maps and bands may take. The maps of the trunk lie in temporary
-            files if it is not enough for them; others are computed anew, up to three times.
+            files if it is not enough for them; others are computed anew, up to three times, and
+            those that are quickly computed in any case.
 
     Raises:
         OSError: there is no room for temporary files.
@@ -67,11 +68,13 @@ def _last_features(net: TransformerNet, image: Tensor, memory: float, workers: W
         shape = output_shape(layer, source)
         # Beside it lies, at one time, a map of half the size: its input or its output.
         fits = 1.5 * math.prod(shape) * like.element_size() <= memory
-        return Convolved(layer, source, MemoryStore() if fits else None, workers, int8=int8)
+        # As integers it is sooner computed again than written and read in full size.
+        is_cheap = int8 and shape[1] >= image.shape[3]
+        store = MemoryStore() if fits and not is_cheap else None
+        return Convolved(layer, source, store, workers, int8=int8)
 
-    features: Features = Photo(image, net.margin)
-    for layer in net.encoder[:-1]:
-        features = convolved(layer, features)
+    features: Features = convolved(net.encoder[0], Photo(image, net.margin), int8=int8)
+    features = convolved(net.encoder[1], features)
 
     shape = output_shape(net.encoder[-1], features)
     fits = 2 * math.prod(shape) * like.element_size() <= memory

@@ -6,7 +6,7 @@ a store, or, where memory is short, is computed anew when it is needed.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fast.stores import Store
 from fast.workers import Workers
-from models.int8 import Levels
+from models.int8 import LARGEST, PART, Int8Kernel, Levels, cut_off
 from models.transformer_net import ConvLayer, UpsampleConvLayer, reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
@@ -33,34 +33,41 @@ class Features(Protocol):
     height: int
     width: int
     channels: int
-    zero: float  # what `read` gives for 0
+    levels: Levels | None  # of which `read` gives the values' numbers, or None
 
     def read(self, top: int, out: Tensor) -> None:
-        """Fill `out` (rows, W, C) with the rows from `top` on."""
+        """Fill `out` (rows, W, C) with the rows from `top` on: values, or uint8 numbers."""
 
     def to_levels(self) -> Levels:
-        """From now on `read` gives each value's number among these levels plus 0.5, so that cutting
-        off the fraction rounds it. To be asked for once, and never of a layer without ReLU.
-        """
+        """From now on `read` gives numbers. Never to be asked for of a layer without ReLU."""
 
 
 class Photo:
-    """An image with a reflected margin, in [0, 1]; it has no levels."""
+    """An image with a reflected margin, in [0, 1]."""
 
     channels = 3
-    zero = 0.0
+    levels = None
 
     def __init__(self, image: Tensor, margin: int) -> None:
-        self.pixels = image[0].permute(1, 2, 0)  # (H, W, 3)
-        self.rows, self.columns = (
-            reflected_indices(size, margin, margin).to(image.device) for size in image.shape[-2:]
-        )
-        self.height, self.width = len(self.rows), len(self.columns)
+        self.pixels, self.margin = image[0].permute(1, 2, 0), margin  # (H, W, 3)
+        self.rows = reflected_indices(len(self.pixels), margin, margin).to(image.device)
+        self.height, self.width = (size + 2 * margin for size in image.shape[-2:])
 
     def read(self, top: int, out: Tensor) -> None:
-        out.copy_(self.pixels[self.rows[top : top + len(out)]][:, self.columns])
-        if self.pixels.dtype == torch.uint8:
-            out.div_(255)
+        rows = self.pixels[self.rows[top : top + len(out)]]
+        inside = out[:, self.margin : self.width - self.margin]
+        if rows.is_floating_point() and self.levels:
+            cut_off((rows * LARGEST + 0.5).clamp_(0, LARGEST), out=inside)
+        else:
+            inside.copy_(rows)
+            if out.is_floating_point() and not rows.is_floating_point():
+                inside.div_(LARGEST)
+        _fill_border(out.transpose(0, 1), self.margin, self.margin, "reflect", 0)
+
+    def to_levels(self) -> Levels:
+        step = torch.full((3,), 1 / LARGEST, device=self.pixels.device)
+        self.levels = Levels(step, 0)
+        return self.levels
 
 
 class Convolved:
@@ -77,7 +84,7 @@ class Convolved:
         int8: convolve 8-bit integers.
     """
 
-    zero = 0.0
+    levels = None
 
     def __init__(
         self,
@@ -111,47 +118,51 @@ class Convolved:
             self.store, self.source = store, None
 
         shares = means.new_tensor([rows / self.height for _, rows in cuts]).unsqueeze(1)
-        mean = (shares * means).sum(0)
-        variance = (shares * (variances + (means - mean).square())).sum(0)
-        self.factor, self.summand = layer.norm.affine(mean, variance)
+        self.factor, self.summand = layer.norm.affine(*_of_all(means, variances, shares))
         self.highest = highest.amax(0)
 
     def read(self, top: int, out: Tensor) -> None:
+        rows, factor, summand = len(out), self.factor, self.summand
+        if self.levels:
+            factor, summand = factor / self.levels.step, summand / self.levels.step
         if self.store:
-            parts = self.store.read(top, len(out))
+            _fill(out, top, self.store.read(top, rows), factor, summand, relu=self.layer.relu)
+        elif self.int8:
+            kernel = self.kernel.normalizing(factor, summand, out.dtype)
+            out.copy_(self._convolve(top, rows, kernel))
         else:
-            parts = [(top, self._convolve(top, len(out)))]
-        _copy(parts, top, out, self.factor, self.summand)
-        if self.layer.relu:
-            out.clamp_(min=0)
+            parts = [(top, self._convolve(top, rows, self.kernel))]
+            _fill(out, top, parts, factor, summand, relu=self.layer.relu)
 
     def to_levels(self) -> Levels:
         high = (self.factor * self.sign * self.highest + self.summand).clamp(min=0)
-        levels = Levels.between(torch.zeros_like(high), high)
-        self.zero = levels.zero + 0.5
-        self.factor = self.factor / levels.step
-        self.summand = self.summand / levels.step + self.zero
-        return levels
+        self.levels = Levels.between(torch.zeros_like(high), high)
+        return self.levels
+
+    def add_to(self, out: Tensor, top: int) -> None:
+        """Add the rows from `top` on, less the summand of the normalisation."""
+        for first, values in self.store.read(top, len(out)):
+            out[first - top : first - top + len(values)].addcmul_(values, self.factor)
 
     def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
         """First row and values of a band, and statistics: the mean, the variance, and the highest
         value times the sign of the normalisation's factor.
         """
-        values = self._convolve(*band)
+        values = self._convolve(*band, self.kernel)
         flat = values.flatten(0, 1).float()
         mean, variance = _mean_and_variance(flat)
         highest = mean  # nobody will ask for it
         if self.int8 and self.layer.relu:
-            highest = (flat if self.is_rising else flat * self.sign).amax(0)
+            highest = _extreme(torch.amax, flat if self.is_rising else flat * self.sign)
         return band[0], values, mean, variance, highest
 
-    def _convolve(self, top: int, rows: int) -> Tensor:
+    def _convolve(self, top: int, rows: int, kernel: Tensor | Int8Kernel) -> Tensor:
         """Rows of the convolution's output, (rows, W, C)."""
         layer, scale = self.layer, self.layer.scale
         first, last = math.floor(top / scale), math.ceil((top + rows) / scale)
         like = layer.conv.weight
         x = padded(self.source, first, last - first, layer.padding, layer.pad_mode, like)
-        values = layer.convolve(x, self.kernel)[0].permute(1, 2, 0)
+        values = layer.convolve(x, kernel)[0].permute(1, 2, 0)
         skipped = top - int(first * scale)
         return values[skipped : skipped + rows]
 
@@ -166,7 +177,7 @@ class Trunk:
         int8: its levels will be asked for, after each addition.
     """
 
-    zero = 0.0
+    levels = None
 
     def __init__(
         self, first: Convolved, store: Store, workers: Workers, *, int8: bool = False
@@ -174,34 +185,39 @@ class Trunk:
         self.height, self.width, self.channels = first.height, first.width, first.channels
         self.store, self.workers, self.int8 = store, workers, int8
         self.like = first.layer.conv.weight
-        self.factor, self.summand = self.like.new_ones(()), self.like.new_zeros(())
-        self.low, self.high = first.factor.new_empty(2, self.channels)
+        # The store keeps the sum less an offset: the branches' summands are added up by themselves.
+        self.offset, self.low, self.high = first.factor.new_zeros(3, self.channels)
         self._write(first, is_first=True)
 
     def add(self, branch: Convolved) -> None:
         """Add a block's output."""
         self._write(branch, is_first=False)
+        self.offset = self.offset + branch.summand
 
     def read(self, top: int, out: Tensor) -> None:
-        _copy(self.store.read(top, len(out)), top, out, self.factor, self.summand)
+        parts = self.store.read(top, len(out))
+        if self.levels:
+            factor = 1 / self.levels.step
+            _fill(out, top, parts, factor, self.offset * factor + self.levels.zero)
+        else:
+            _fill(out, top, parts, torch.ones_like(self.offset), self.offset)
 
     def to_levels(self) -> Levels:
-        levels = Levels.between(self.low, self.high)
-        self.zero = levels.zero + 0.5
-        self.factor, self.summand = 1 / levels.step, self.like.new_tensor(self.zero)
-        return levels
+        self.levels = Levels.between(self.low + self.offset, self.high + self.offset)
+        return self.levels
 
     def _write(self, summand: Convolved, *, is_first: bool) -> None:
         def add(band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor]:
             top, rows = band
-            total = self.like.new_empty(rows, self.width, self.channels)
-            summand.read(top, total)
-            if not is_first:
-                ((_, before),) = self.store.read(top, rows)  # the same bands as were written
-                total += before
+            if is_first:
+                total = self.like.new_empty(rows, self.width, self.channels)
+                summand.read(top, total)
+            else:
+                ((_, total),) = self.store.read(top, rows)  # the same bands as were written
+                summand.add_to(total, top)
             flat = total.flatten(0, 1)
             if self.int8:
-                return top, total, flat.amin(0), flat.amax(0)
+                return top, total, _extreme(torch.amin, flat), _extreme(torch.amax, flat)
             return top, total, self.low, self.high  # nobody will ask for them
 
         row_values = self.width * self.channels
@@ -238,17 +254,21 @@ def padded(source: Features, top: int, rows: int, padding: int, mode: str, like:
     """
     # With the batch's dimension from the start: a wrong stride there, and the convolution would
     # copy it all.
-    batch = like.new_empty(1, rows + 2 * padding, source.width + 2 * padding, source.channels)
+    batch = like.new_empty(
+        (1, rows + 2 * padding, source.width + 2 * padding, source.channels),
+        dtype=torch.uint8 if source.levels else like.dtype,
+    )
     x = batch[0]
     first, last = top - padding, top + rows + padding
     inside = slice(max(first, 0) - first, min(last, source.height) - first)
     source.read(max(first, 0), x[inside, padding:-padding])
-    _fill_border(x, inside.start, len(x) - inside.stop, mode, source.zero)
-    _fill_border(x.transpose(0, 1), padding, padding, mode, source.zero)
+    zero = source.levels.zero if source.levels else 0
+    _fill_border(x, inside.start, len(x) - inside.stop, mode, zero)
+    _fill_border(x.transpose(0, 1), padding, padding, mode, zero)
     return batch.permute(0, 3, 1, 2)
 
 
-def _fill_border(x: Tensor, before: int, after: int, mode: str, zero: float) -> None:
+def _fill_border(x: Tensor, before: int, after: int, mode: str, zero: int) -> None:
     """Fill the first and the last rows of x from the others."""
     inside = len(x) - before - after
     sources = reflected_indices(inside, before, after) if mode == "reflect" else None
@@ -261,19 +281,59 @@ def _fill_border(x: Tensor, before: int, after: int, mode: str, zero: float) -> 
             x[i] = x[min(max(i, before), before + inside - 1)]
 
 
-def _copy(
-    parts: Iterable[tuple[int, Tensor]], top: int, out: Tensor, factor: Tensor, summand: Tensor
+def _fill(
+    out: Tensor,
+    top: int,
+    parts: Iterable[tuple[int, Tensor]],
+    factor: Tensor,
+    summand: Tensor,
+    *,
+    relu: bool = False,
 ) -> None:
     """Fill rows from `top` on with a store's parts, times the factor plus the summand."""
+    if out.is_floating_point():
+        for first, values in parts:
+            rows = out[first - top : first - top + len(values)]
+            torch.addcmul(summand, values, factor, out=rows)
+            if relu:
+                rows.clamp_(min=0)
+        return
+
+    summand = summand + 0.5  # cutting off the fraction rounds it
+    at_a_time = max(1, PART // out[0].numel())
     for first, values in parts:
         rows = out[first - top : first - top + len(values)]
-        torch.addcmul(summand, values, factor, out=rows)
+        for part, target in zip(values.split(at_a_time), rows.split(at_a_time), strict=True):
+            numbers = torch.addcmul(summand, part, factor)
+            if relu:
+                numbers.clamp_(min=0)
+            cut_off(numbers, out=target)
 
 
 def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
     """Of (N, C), channel by channel."""
-    if values.device.type == "cpu":  # several times as fast there
-        image = values.view(1, len(values), 1, -1).permute(0, 3, 1, 2)
-        return torch.batch_norm_update_stats(image, None, None, 0.0)
-    variance, mean = torch.var_mean(values, dim=0, correction=0)
-    return mean, variance
+    if values.device.type != "cpu":
+        variance, mean = torch.var_mean(values, dim=0, correction=0)
+        return mean, variance
+    wide = _side_by_side(values)
+    image = wide.view(1, len(wide), 1, -1).permute(0, 3, 1, 2)
+    # Several times as fast there.
+    means, variances = torch.batch_norm_update_stats(image, None, None, 0.0)
+    means, variances = (t.view(-1, values.shape[1]) for t in (means, variances))
+    return _of_all(means, variances, 1 / len(means))
+
+
+def _of_all(means: Tensor, variances: Tensor, shares: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of several parts together, from theirs (parts, C) and shares."""
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0)
+
+
+def _extreme(function: Callable[..., Tensor], values: Tensor) -> Tensor:
+    """The highest or lowest of (N, C), channel by channel: `function` is torch.amax or amin."""
+    return function(function(_side_by_side(values), 0).view(-1, values.shape[1]), 0)
+
+
+def _side_by_side(values: Tensor) -> Tensor:
+    """(N, C) -> (N / n, n * C), for PyTorch is slow with few channels."""
+    return values.reshape(len(values) // math.gcd(len(values), 16), -1)

@@ -4,6 +4,7 @@ It serves where it does no harm that can be seen: in prediction, for gradients, 
 training.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import repeat
@@ -71,14 +72,23 @@ class Int8Kernel:
     Args:
         weight: (O, I, kH, kW) float32 on the CPU; each output channel is rounded to 8 bits.
         zero: the number of 0 in the input.
-        stride: in px.
+        stride: in px, down and across.
         padding: zeros above and below the image, and at its sides, in px.
     """
 
+    bias: Tensor | None = None
+    dtype = torch.float32
+    relu = False
+
     def __init__(
-        self, weight: Tensor, *, zero: int, stride: int = 1, padding: tuple[int, int] = (0, 0)
+        self,
+        weight: Tensor,
+        *,
+        zero: int,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
     ) -> None:
-        self.zero, self.stride, self.padding = zero, [stride] * 2, list(padding)
+        self.zero, self.stride, self.padding = zero, list(stride), list(padding)
         scale = weight.abs().amax((1, 2, 3)) / 127
         self.scale = torch.where(scale == 0, 1.0, scale)  # not a number stays so
         numbers = (weight / self.scale.view(-1, 1, 1, 1)).round().to(torch.int8)
@@ -89,11 +99,27 @@ class Int8Kernel:
 
     @classmethod
     def on(
-        cls, levels: Levels, weight: Tensor, *, stride: int = 1, padding: tuple[int, int] = (0, 0)
+        cls,
+        levels: Levels,
+        weight: Tensor,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
     ) -> "Int8Kernel":
         """For an input of numbers among these levels."""
         weight = weight * levels.step.view(1, -1, 1, 1)
         return cls(weight, zero=levels.zero, stride=stride, padding=padding)
+
+    def normalizing(self, factor: Tensor, summand: Tensor, dtype: torch.dtype) -> "Int8Kernel":
+        """The same with an output times a factor plus a summand, each (C,), and after a ReLU.
+
+        The output channels may be a multiple of C. In uint8 the output is rounded, and at most 255.
+        """
+        kernel, repeats = copy(self), len(self.scale) // len(factor)
+        kernel.scale = self.scale * factor.repeat(repeats)
+        kernel.bias = summand.repeat(repeats)
+        kernel.dtype, kernel.relu = dtype, True
+        return kernel
 
     def convolve(
         self,
@@ -106,30 +132,30 @@ class Int8Kernel:
         """Convolve.
 
         Args:
-            numbers: (B, I, H, W) from 0 to 255, channels-last; fractions are cut off.
+            numbers: (B, I, H, W) uint8, channels-last.
             step: of the numbers.
             bias: (O,) or None.
             relu: cut off what is negative.
 
         Returns:
-            (B, O, h, w) float32, channels-last.
+            (B, O, h, w), channels-last, float32 if nothing else was asked for.
         """
         return torch.ops.onednn.qconv2d_pointwise(
-            numbers.to(torch.uint8),
+            numbers,
             step,
             self.zero,
             self.packed,
             self.scale,
             self.zero_points,
-            bias,
+            self.bias if bias is None else bias,
             self.stride,
             self.padding,
             [1, 1],  # dilation
             1,  # group
             1.0,  # of the output: no scale, no zero point
             0,
-            torch.float32,
-            "relu" if relu else "none",
+            self.dtype,
+            "relu" if relu or self.relu else "none",
             [],
             "",
         )
@@ -171,6 +197,14 @@ def _parts(x: Tensor) -> tuple[Tensor, ...]:
     return _pixels(x).view(-1).split(PART)
 
 
+def cut_off(values: Tensor, *, out: Tensor) -> None:
+    """Fill `out`, uint8, with values from 0 to 255 without their fractions.
+
+    The 8 bits of an int8 are the same, and PyTorch converts to it several times as fast.
+    """
+    out.view(torch.int8).copy_(values)
+
+
 @cache
 def is_exact(device: torch.device) -> bool:
     """Whether it can be computed there; the sums of older processors overflow."""
@@ -178,6 +212,7 @@ def is_exact(device: torch.device) -> bool:
         return False
     image, weight = _example()
     try:
+        cut_off(image.float(), out=image)
         sums = Int8Kernel(weight, zero=0).convolve(image)
     except (AttributeError, NotImplementedError, RuntimeError):  # not in this build of PyTorch
         return False

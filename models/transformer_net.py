@@ -12,6 +12,7 @@ from models.learned_conv import learned_int8_conv
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
 OUTPUT_SCALE = 5 / 255
+BLOCK = 4  # px that the last convolution computes at a time with whole numbers
 
 
 class TransformerNet(nn.Module):
@@ -87,10 +88,10 @@ class TransformerNet(nn.Module):
         return self.to_rgb.weight.device
 
     def use_int8(self, use: bool = True) -> None:
-        """Compute in 8-bit integers on the CPU what comes after the encoder, in training with both
-        gradients (not with torch.compile).
+        """Compute in 8-bit integers on the CPU all layers but the encoder's second and third, in
+        training with both gradients what comes after the encoder (not with torch.compile).
 
-        The encoder's error would be larger than that of all other layers together.
+        The error of those two would be larger than that of all other layers together.
         """
         self.int8 = use
         layers = [layer for block in self.trunk for layer in (block.conv1, block.conv2)]
@@ -165,16 +166,14 @@ class ConvLayer(nn.Module):
         """The weights as `convolve` takes them, for an input of numbers if it has levels."""
         weight = self.conv.weight
         if levels:
-            return Int8Kernel.on(levels, weight, stride=self.conv.stride[0])
+            return Int8Kernel.on(levels, weight, stride=self.conv.stride)
         return winograd.winograd_kernel(weight) if self._is_winograd else weight
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input; no gradient reaches the weights."""
-        if isinstance(kernel, Int8Kernel):
-            return kernel.convolve(x)
-        if self._is_winograd:
+        if self._is_winograd and not isinstance(kernel, Int8Kernel):
             return winograd.winograd_conv3x3(x, kernel, padding=0)
-        return F.conv2d(x, kernel, stride=self.conv.stride)
+        return _conv2d(x, kernel, stride=self.conv.stride)
 
 
 class ResidualBlock(nn.Module):
@@ -251,6 +250,10 @@ class RowConv2d(nn.Conv2d):
 
     Libraries compute 16 or more output channels at a time, however few there are. So each row of
     the kernel gets output channels of its own, and the rows' results are shifted and added up.
+
+    With whole numbers, for which the convolution itself takes less time than the sum, four pixels
+    of a row are computed as one with four times as many channels, from kernels that are shifted.
+    The output's width has to be a multiple of 4 then.
     """
 
     int8 = False  # see TransformerNet.use_int8
@@ -262,12 +265,20 @@ class RowConv2d(nn.Conv2d):
         return self.convolve(x, kernel)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
-        """The weights of the rows: (rows * out, in, 1, columns)."""
-        weight = self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
-        return Int8Kernel.on(levels, weight) if levels else weight
+        """The weights of the rows: (rows * out, in, 1, columns), or for an input of numbers those
+        of blocks of pixels: (4 * out, in, rows, columns + 3).
+        """
+        if levels:
+            shifted = [F.pad(self.weight, (i, BLOCK - 1 - i)) for i in range(BLOCK)]
+            return Int8Kernel.on(levels, torch.cat(shifted), stride=(1, BLOCK))
+        return self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input."""
+        if isinstance(kernel, Int8Kernel):
+            x = kernel.convolve(x).permute(0, 2, 3, 1)  # (B, H, W / 4, 4 * out)
+            x = x.unflatten(3, (BLOCK, -1)).flatten(2, 3).permute(0, 3, 1, 2)
+            return x + self.bias.view(1, -1, 1, 1)
         out, _, rows, _ = self.weight.shape
         x = _conv2d(x, kernel, int8=self.int8)
         x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)

@@ -77,11 +77,32 @@ def test_shipped_network_and_bands_of_the_usual_size():
 @pytest.mark.parametrize("arguments", [{"margin": 3}, {"margin": 0, "transposed": True}])
 @pytest.mark.parametrize("size", [(53, 71), (90, 33)])
 def test_8_bit_integers_make_little_difference(small_bands, size, arguments, memory):
-    net, image = random_net(**arguments), smooth_image(*size)
+    net = random_net(**arguments)
+    image = smooth_image(*size).mul(255).round() / 255  # as it is read from a file
     expected = whole(net, image) - 0.5
     net.use_int8()
     error = in_bands(net, image, memory) - 0.5 - expected
     assert 0 < error.norm() < 0.05 * expected.norm()
+
+
+@NEEDS_INT8
+def test_8_bit_integers_of_bytes_and_of_the_same_as_numbers(net):
+    net.use_int8()
+    pixels = smooth_image(20, 24).mul(255).round().byte()
+    expected = in_bands(net, pixels)
+    assert torch.allclose(in_bands(net, pixels / 255), expected, atol=1e-6)
+    beyond = in_bands(net, (pixels / 255 - 0.5) * 9)
+    assert torch.equal(in_bands(net, ((pixels / 255 - 0.5) * 9).clamp(0, 1)), beyond)
+
+
+@pytest.mark.parametrize(("pixels", "channels"), [(1, 3), (24, 3), (48, 7), (5, 32)])
+def test_statistics_of_each_channel(pixels, channels):
+    torch.manual_seed(0)
+    values = torch.randn(pixels, channels) + torch.arange(channels)
+    mean, variance = feature_maps._mean_and_variance(values)
+    torch.testing.assert_close(mean, values.mean(0))
+    torch.testing.assert_close(variance, values.var(0, correction=0), rtol=1e-4, atol=1e-6)
+    assert torch.equal(feature_maps._extreme(torch.amin, values), values.amin(0))
 
 
 @NEEDS_INT8

@@ -23,7 +23,8 @@ def test_whole_numbers_are_convolved_exactly(zero, stride, padding):
     weight = torch.randint(-127, 128, (5, 7, 3, 3)).float()
     weight[:, 0, 0, 0] = 127  # so that each output channel has steps of 1
     bias = torch.tensor([1.0, -2.0, 3.0, 0.0, 100.0])
-    kernel = Int8Kernel(weight, zero=zero, stride=stride, padding=(padding,) * 2)
+    stride, padding = (stride, stride), (padding, padding)
+    kernel = Int8Kernel(weight, zero=zero, stride=stride, padding=padding)
     expected = F.conv2d(numbers.float() - zero, weight, bias, stride=stride, padding=padding)
     torch.testing.assert_close(kernel.convolve(numbers, 1.0, bias), expected, rtol=1e-6, atol=0.1)
     halves = kernel.convolve(numbers, 0.5)
@@ -75,6 +76,23 @@ def test_a_kernel_on_a_grid_takes_its_numbers():
     expected = F.conv2d(numbers * levels.step.view(-1, 1, 1), weight)
     error = Int8Kernel.on(levels, weight).convolve(numbers) - expected
     assert error.norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_normalisation_and_relu_within_the_convolution(dtype):
+    torch.manual_seed(0)
+    numbers = torch.randint(0, 256, (1, 4, 8, 8), dtype=torch.uint8)
+    numbers = numbers.contiguous(memory_format=torch.channels_last)
+    kernel = Int8Kernel(torch.randn(6, 4, 3, 3), zero=0)
+    factor, summand = torch.tensor([0.2, -0.3, 1.0]), torch.tensor([30.0, 0.0, -100.0])
+    result = kernel.normalizing(factor, summand, dtype).convolve(numbers)
+    factor, summand = (t.repeat(2).view(-1, 1, 1) for t in (factor, summand))
+    expected = (kernel.convolve(numbers) * factor + summand).clamp(min=0)
+    assert result.dtype == dtype and (expected == 0).any() and (expected > 255).any()
+    if dtype == torch.uint8:
+        assert (result - expected.clamp(max=255)).abs().max() < 0.51
+    else:
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_what_is_no_number_stays_so():
