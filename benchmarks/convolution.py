@@ -2,16 +2,16 @@
 
     python -m benchmarks.convolution
 
-Both in float32, channels-last, batch 4 of 256 px images; each figure is the fastest of five runs.
+Both in float32, channels-last, batch 4 of 256 px images; each figure is the fastest of six.
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from models.device import keep_pages
+from models.timing import best_seconds
 from models.winograd import winograd_conv3x3, winograd_kernel
 
 # (layer, input channels, output channels, side in px)
@@ -27,16 +27,6 @@ LAYERS = (
 )
 
 
-def fastest(run: Callable[[], torch.Tensor]) -> float:
-    """Milliseconds of the fastest of five runs, after one that is not counted."""
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * min(seconds[1:])
-
-
 @torch.inference_mode()
 def main() -> None:
     keep_pages()
@@ -47,10 +37,13 @@ def main() -> None:
         weight = torch.randn(out_channels, in_channels, 3, 3) / (3 * in_channels**0.5)
         kernel = winograd_kernel(weight)
         weight = weight.contiguous(memory_format=torch.channels_last)
-        exact = F.conv2d(x, weight, padding=1)
-        error = (winograd_conv3x3(x, kernel, padding=1) - exact).norm() / exact.norm()
-        direct = fastest(lambda: F.conv2d(x, weight, padding=1))  # noqa: B023 - called at once
-        ours = fastest(lambda: winograd_conv3x3(x, kernel, padding=1))  # noqa: B023
+        calls = (
+            partial(F.conv2d, x, weight, padding=1),
+            partial(winograd_conv3x3, x, kernel, padding=1),
+        )
+        exact, result = (call() for call in calls)
+        error = (result - exact).norm() / exact.norm()
+        direct, ours = (1000 * seconds for seconds in best_seconds(*calls))
         print(f"| {name} | {direct:.0f} ms | {ours:.0f} ms | {direct / ours:.1f}x | {error:.0e} |")
 
 
