@@ -31,7 +31,7 @@ def measure(size: int, side: int, device: torch.device) -> tuple[float, float]:
     keep_pages()
     torch.manual_seed(0)
     image = torch.rand(1, 3, size, size, device=device)
-    dtype = pick_precision("auto", device, rounding=False)
+    dtype = pick_precision("auto", device)
     loss = PerceptualLoss(LossSettings(), [image[..., :256, :256]], dtype=dtype)
     evaluate = tiled(loss, image, side)
     before = peak = taken_memory(device)
@@ -78,11 +78,12 @@ def main() -> int:
         print(*measure(args.size, args.only, device))
         return cli.OK
 
-    print_machine(device, rounding=False)
+    print_machine(device)
     print("| tiles of | number | memory | estimate | time | estimate |")
     print("| --- | --- | --- | --- | --- | --- |")
     layers = LossSettings().content_layers + LossSettings().style_layers
-    tile_bytes = TILE_BYTES[pick_precision("auto", device, rounding=False).itemsize]
+    # With 8-bit integers features are float32.
+    tile_bytes = TILE_BYTES.get(pick_precision("auto", device).itemsize, TILE_BYTES[4])
     per_pixel = None
     for side in args.sides:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]

@@ -74,7 +74,7 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
     start_from = args.start if args.start in ("content", "noise") else "content"
     settings = replace(settings, size=args.size, init=start_from)
     try:
-        dtype, loss = pick_precision("auto", device, rounding=False), LossSettings()
+        dtype, loss = pick_precision("auto", device), LossSettings()
         stylize(content, [style], settings, loss, init=init, dtype=dtype, callback=watch)
     except _ReachedError:
         pass
@@ -141,7 +141,7 @@ def main() -> int:
         report = (run_textbook if args.only == "textbook" else run_ours)(args, device)
         print(json.dumps({**report, "memory": (peak_memory() or math.nan) / 2**20}))
         return cli.OK
-    print_machine(device, rounding=False)
+    print_machine(device)
     print("| start | loss | textbook | ours | ratio |\n| --- | --- | --- | --- | --- |")
     textbook, ours = {}, {}
     for start in args.starts:

@@ -34,10 +34,10 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def print_machine(device: torch.device, *, rounding: bool = True) -> None:
+def print_machine(device: torch.device) -> None:
     """What the figures that follow were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    precision = str(pick_precision("auto", device, rounding=rounding)).removeprefix("torch.")
+    precision = str(pick_precision("auto", device)).removeprefix("torch.")
     print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}; ours in {precision}\n")
 
 

@@ -42,9 +42,9 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device, *, rounding: bool = True) -> torch.dtype:
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is faster than
-    float32, else 8-bit integers where they are, unless so much rounding is to be asked for by name.
+    float32, else 8-bit integers where they are.
 
     Raises:
         ValueError: unknown name, or not to be had on this device.
@@ -52,7 +52,7 @@ def pick_precision(name: str, device: torch.device, *, rounding: bool = True) ->
     if name == "auto":
         if _bfloat16_is_faster(device):
             return torch.bfloat16
-        return torch.int8 if rounding and int8.pays(device) else torch.float32
+        return torch.int8 if int8.pays(device) else torch.float32
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
     if name == "int8" and not int8.is_exact(device):

@@ -119,8 +119,7 @@ def main() -> int:
         warn_of_changes(args.recipe_used)
     keep_pages()
     device = pick_device(args.device)
-    # A quarter faster in 8-bit integers, but the lowest losses would not be reached.
-    dtype = pick_precision(args.precision, device, rounding=False)
+    dtype = pick_precision(args.precision, device)
     make_image = make_init(init, args.device)
     losses = SharedLosses(loss, style_blend=args.style_blend, dtype=dtype, device=device)
 

@@ -244,7 +244,7 @@ def main() -> int:
             layers=layers,
             size=args.size,
             steps=args.steps,
-            dtype=pick_precision(args.precision, device, rounding=False),
+            dtype=pick_precision(args.precision, device),
             tick=progress.update,
         ):
             tqdm.write(str(path))
