@@ -256,16 +256,16 @@ def test_way_back_may_be_taken_again(job):
 def test_accumulated_batches_are_one_step_of_many_images(job, tmp_path):
     """Without the style, whose Gram matrix is of a batch, two batches of 1 equal one of 2.
 
-    Rounding errors grow from step to step, to 1e-4 or to 2e-3, as the seed has it.
+    After two steps: rounding errors grow from step to step.
     """
     job["loss"] = LossSettings(**{**vars(SHALLOW), "style_weight": 0.0})
-    settings = {**vars(SETTINGS), "seed": 2}
+    settings = {**vars(SETTINGS), "steps": 2}
     job["settings"] = TrainingSettings(**settings)
     whole = train(**job)
     job["output"] = tmp_path / "parts.pth"
     job["settings"] = TrainingSettings(**{**settings, "batch_size": 1, "accumulation": 2})
     parts = train(**job)
-    assert parts.training["images"] == whole.training["images"] == 12
+    assert parts.training["images"] == whole.training["images"] == 4
     for name, weight in whole.weights.items():
         torch.testing.assert_close(parts.weights[name], weight, rtol=1e-3, atol=1e-3)
 
