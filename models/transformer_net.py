@@ -108,11 +108,16 @@ class TransformerNet(nn.Module):
             (B, 3, H, W) float32 RGB around [0, 1]; clamp before showing.
         """
         height, width = image.shape[-2:]
-        x = image.to(self.to_rgb.weight.dtype).contiguous(memory_format=torch.channels_last)
-        # The strides round up, so that the result is a multiple of 4 px high and wide.
-        x = self.decoder(self.trunk(self.encoder(x)))
-        x = self.to_rgb(reflect(x, *(self.padding,) * 4))
-        return self.to_image(x)[..., :height, :width]
+        device, dtype = image.device.type, self.to_rgb.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        x = image.to(dtype).contiguous(memory_format=torch.channels_last)
+        # All feature maps in that type; autocast itself would pad and normalise in float32.
+        with torch.autocast(device, enabled=False):
+            # The strides round up, so that the result is a multiple of 4 px high and wide.
+            x = self.decoder(self.trunk(self.encoder(x)))
+            x = self.to_rgb(reflect(x, *(self.padding,) * 4))
+            return self.to_image(x)[..., :height, :width]
 
     def to_image(self, x: Tensor) -> Tensor:
         """The last convolution's output -> float32 RGB around [0, 1]."""
@@ -150,28 +155,28 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = reflect(x, *(self.padding,) * 4)
-        if self._is_winograd and not self.int8:
-            x = winograd.learned_winograd_conv(x, self.conv.weight)
+        weight = self.conv.weight.to(x.dtype)
+        if self._is_winograd(x.dtype) and not self.int8:
+            x = winograd.learned_winograd_conv(x, weight)
         else:
-            x = _conv2d(x, self.conv.weight, stride=self.conv.stride, int8=self.int8)
+            x = _conv2d(x, weight, stride=self.conv.stride, int8=self.int8)
         x = self.norm(x)
         return F.relu(x, inplace=True) if self.relu else x
 
-    @property
-    def _is_winograd(self) -> bool:
+    def _is_winograd(self, dtype: torch.dtype) -> bool:
         weight = self.conv.weight
-        return self.scale == 1 and winograd.pays(weight.device, weight.dtype, weight)
+        return self.scale == 1 and winograd.pays(weight.device, dtype, weight)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights as `convolve` takes them, for an input of numbers if it has levels."""
         weight = self.conv.weight
         if levels:
             return Int8Kernel.on(levels, weight, stride=self.conv.stride)
-        return winograd.winograd_kernel(weight) if self._is_winograd else weight
+        return winograd.winograd_kernel(weight) if self._is_winograd(weight.dtype) else weight
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input; no gradient reaches the weights."""
-        if self._is_winograd and not isinstance(kernel, Int8Kernel):
+        if not isinstance(kernel, Int8Kernel) and self._is_winograd(x.dtype):
             return winograd.winograd_conv3x3(x, kernel, padding=0)
         return _conv2d(x, kernel, stride=self.conv.stride)
 
@@ -219,7 +224,7 @@ class UpsampleConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
-        return F.relu(self.norm(self.convolve(x, self.kernel())), inplace=True)
+        return F.relu(self.norm(self.convolve(x, self.kernel().to(x.dtype))), inplace=True)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""
@@ -259,7 +264,7 @@ class RowConv2d(nn.Conv2d):
     int8 = False  # see TransformerNet.use_int8
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel()
+        kernel = self.kernel().to(x.dtype)
         if self.int8:  # whole vectors of output channels: the gradient's levels are found faster
             kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
         return self.convolve(x, kernel)

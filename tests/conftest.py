@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 import cli
@@ -97,6 +98,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
 
     def run_command(module: ModuleType, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        # Accelerate lets a process choose its precision once; a command line has one of its own.
+        AcceleratorState._reset_state(reset_partial_state=True)
         with pytest.raises(SystemExit) as stop:
             cli.run(module.main)
         return stop.value.code, *capsys.readouterr()

@@ -15,6 +15,16 @@ def test_output_has_exactly_the_size_of_the_input(size):
     assert result.isfinite().all()
 
 
+def test_autocast_decides_on_the_type_of_all_feature_maps():
+    net, types = TransformerNet(width=4, num_blocks=1), set()
+    for module in net.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _, inputs, out: types.update((out.dtype,)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(torch.rand(1, 3, 16, 16)).dtype == torch.float32
+    assert types == {torch.bfloat16}
+
+
 def test_width_and_blocks_change_the_network():
     small, large = TransformerNet(width=4, num_blocks=1), TransformerNet(width=8, num_blocks=3)
     assert len(large.trunk) == 3
