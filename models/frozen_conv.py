@@ -35,8 +35,11 @@ class FrozenConv(nn.Module):
         self.int8 = dtype == torch.int8
         dtype = torch.float32 if self.int8 else dtype
         self.is_winograd = winograd.pays(device, dtype, weight)
+        self.is_fused = fuses(device, dtype)
         mirrored = winograd.mirrored(weight)
-        if self.int8:
+        if self.is_fused:
+            self._keep("of_gradient", _channels_last(mirrored, device, dtype))
+        elif self.int8:
             self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=(2 - self.padding,) * 2)
             self.of_rounded = Int8Kernel(weight, zero=0, padding=(self.padding,) * 2)
         elif self.is_winograd:
@@ -44,7 +47,7 @@ class FrozenConv(nn.Module):
         if self.is_winograd:
             self._keep("kernel", winograd.winograd_kernel(weight))
         else:
-            self._keep("kernel", weight.to(device, dtype, memory_format=torch.channels_last))
+            self._keep("kernel", _channels_last(weight, device, dtype))
         self._keep("bias", bias.to(device, dtype))
 
     def _keep(self, name: str, values: Tensor) -> None:
@@ -56,7 +59,7 @@ class FrozenConv(nn.Module):
         """
         if self.replicate:
             x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        if self.is_winograd or self.int8:
+        if self.is_winograd or self.is_fused or self.int8:
             return _Convolution.apply(x, self, relu, rounded)
         return self.convolve(x, relu=relu)
 
@@ -64,6 +67,8 @@ class FrozenConv(nn.Module):
         """Convolve a padded image."""
         if rounded and self.int8:
             return self.of_rounded.convolve(*quantize(x, zero=0), self.bias, relu=relu)
+        if self.is_fused:
+            return fused_conv(x, self.kernel, self.bias, padding=self.padding, relu=relu)
         if self.is_winograd:
             x = winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
         else:
@@ -76,6 +81,8 @@ class FrozenConv(nn.Module):
             return self.of_gradient.convolve(*quantize(grad, where=output))
         if output is not None:
             grad = torch.ops.aten.threshold_backward(grad, output, 0)
+        if self.is_fused:
+            return fused_conv(grad, self.of_gradient, padding=2 - self.padding)
         return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
 
 
@@ -90,3 +97,28 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return ctx.conv.gradient(grad, *ctx.saved_tensors), None, None, None
+
+
+def fuses(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes a convolution and a ReLU at once there, in this precision."""
+    return (
+        torch.device(device).type == "cpu"
+        and dtype == torch.bfloat16
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def fused_conv(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, *, padding: int, relu: bool = False
+) -> Tensor:
+    """A convolution of stride 1 with a ReLU after it or not, channels-last, without a pass of its
+    own for the ReLU; a NaN becomes 0 in it.
+    """
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, kernel, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu" if relu else "none", [], ""
+    )
+
+
+def _channels_last(weight: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    return weight.to(device, dtype, memory_format=torch.channels_last)

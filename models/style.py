@@ -41,14 +41,39 @@ def gram_matrix(features: Tensor) -> Tensor:
         (B, C, C) float32, symmetric.
     """
     _, channels, height, width = features.shape
-    flat = (
-        features.permute(0, 2, 3, 1).flatten(1, 2).float()
-    )  # (B, H*W, C), no copy if channels-last
-    # The gradient flows through the right-hand factor only. Adding the transpose, whose value
-    # cancels, supplies the other factor's share: the backward pass needs one large product less.
-    product = flat.detach().mT @ flat
-    product = product + (product.mT - product.detach())
+    # (B, H*W, C), no copy if channels-last
+    flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+    if flat.device.type == "cpu" and flat.dtype == torch.bfloat16:
+        product = _HalfProduct.apply(flat)
+    else:
+        flat = flat.float()
+        # The gradient flows through the right-hand factor only. Adding the transpose, whose value
+        # cancels, supplies the other factor's share: the backward pass needs one large product
+        # less.
+        product = flat.detach().mT @ flat
+        product = product + (product.mT - product.detach())
     return product / (channels * height * width)
+
+
+class _HalfProduct(torch.autograd.Function):
+    """Sums over positions (B, N, C) of the products of two features, (B, C, C) float32, of bfloat16
+    features without float32 copies of them.
+
+    Processors that are fast in bfloat16 sum up in float32, but return bfloat16. A second product,
+    from which the first one is taken away before it is rounded, gives what the rounding took.
+    """
+
+    @staticmethod
+    def forward(ctx, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        product = flat.mT @ flat
+        rest = torch.baddbmm(product, flat.mT, flat, beta=-1)
+        return product.float() + rest
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (flat,) = ctx.saved_tensors
+        return flat @ (grad + grad.mT).to(flat.dtype)
 
 
 def guided_gram_matrix(features: Tensor, guides: Tensor) -> Tensor:

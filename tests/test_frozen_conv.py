@@ -22,6 +22,17 @@ def test_winograd_equals_the_direct_convolution(monkeypatch, always_winograd, si
     torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (9, 14)])
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_bfloat16_is_close(size, padding, relu):
+    result, grad, expected, expected_grad = beside_direct(
+        size, padding, dtype=torch.bfloat16, relu=relu
+    )
+    assert (result - expected).norm() < 0.01 * expected.norm()
+    assert (grad - expected_grad).norm() < 0.02 * expected_grad.norm()
+
+
 @NEEDS_INT8
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (9, 14)])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
@@ -31,16 +42,21 @@ def test_gradients_of_8_bit_integers_are_close(size, padding):
     assert 0 < (grad - expected_grad).norm() < 0.02 * expected_grad.norm()
 
 
-def beside_direct(size, padding, dtype=torch.float32):
+def beside_direct(size, padding, dtype=torch.float32, relu=False):
     """Output and the input's gradient, and those of the convolution of PyTorch."""
     torch.manual_seed(0)
     x = torch.randn(2, 6, *size, requires_grad=True)
     weight, bias = torch.randn(5, 6, 3, 3), torch.randn(5)
+    if dtype == torch.bfloat16:  # of values that both have
+        x, weight = (t.detach().to(dtype).float() for t in (x, weight))
+        x.requires_grad_()
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate" if padding == "replicate" else "constant")
     expected = F.conv2d(padded, weight, bias)
+    expected = F.relu(expected) if relu else expected
     incoming = torch.randn_like(expected)
     (expected_grad,) = torch.autograd.grad(expected, x, incoming)
-    result = FrozenConv(weight, bias, dtype=dtype, padding=padding)(x)
+    conv = FrozenConv(weight, bias, dtype=dtype, padding=padding)
+    result = conv(x if dtype == torch.int8 else x.to(dtype), relu=relu).float()
     (grad,) = torch.autograd.grad(result, x, incoming)
     return result, grad, expected, expected_grad
 

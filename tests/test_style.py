@@ -41,8 +41,18 @@ def test_gram_has_the_gradient_of_its_formula():
     torch.testing.assert_close(result, expected)
 
 
-def test_gram_is_float32_for_bfloat16_features():
-    assert gram_matrix(torch.ones(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
+def test_gram_is_not_rounded_to_the_precision_of_the_features():
+    torch.manual_seed(0)
+    values = torch.rand(2, 20, 30, 30).bfloat16().contiguous(memory_format=torch.channels_last)
+    exact = values.double().requires_grad_()
+    values.requires_grad_()
+    expected, result = gram_matrix(exact), gram_matrix(values)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected.float(), rtol=1e-5, atol=0)
+    incoming = torch.randn(2, 20, 20)
+    (expected_grad,) = torch.autograd.grad(expected, exact, incoming)
+    (grad,) = torch.autograd.grad(result, values, incoming)
+    torch.testing.assert_close(grad.double(), expected_grad, rtol=0.02, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
