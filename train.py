@@ -30,7 +30,7 @@ from models.device import keep_pages, pick_device, pick_precision
 from models.int8 import is_exact
 
 # A glance at a style in some five minutes on two CPU cores.
-QUICK = {"steps": 400, "image_size": 160}
+QUICK = {"steps": 1500, "image_size": 160}
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fast.stores import Store
 from fast.workers import Workers
 from models.int8 import LARGEST, PART, Int8Kernel, Levels, cut_off
-from models.transformer_net import ConvLayer, UpsampleConvLayer, reflected_indices
+from models.layers import ConvLayer, UpsampleConvLayer, reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
 
@@ -142,14 +143,18 @@ class Convolved:
     def add_to(self, out: Tensor, top: int) -> None:
         """Add the rows from `top` on, less the summand of the normalisation."""
         for first, values in self.store.read(top, len(out)):
-            out[first - top : first - top + len(values)].addcmul_(values, self.factor)
+            rows = out[first - top : first - top + len(values)]
+            if out.dtype == torch.float32:
+                rows.addcmul_(values, self.factor)
+            else:
+                rows.add_(_scaled(values, self.factor, torch.zeros_like(self.factor)))
 
     def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
         """First row and values of a band, and statistics: the mean, the variance, and the highest
         value times the sign of the normalisation's factor.
         """
         values = self._convolve(*band, self.kernel)
-        flat = values.flatten(0, 1).float()
+        flat = values.flatten(0, 1)
         mean, variance = _mean_and_variance(flat)
         highest = mean  # nobody will ask for it
         if self.int8 and self.layer.relu:
@@ -294,9 +299,8 @@ def _fill(
     if out.is_floating_point():
         for first, values in parts:
             rows = out[first - top : first - top + len(values)]
-            torch.addcmul(summand, values, factor, out=rows)
-            if relu:
-                rows.clamp_(min=0)
+            values = _scaled(values, factor, summand)
+            torch.clamp(values, min=0, out=rows) if relu else rows.copy_(values)
         return
 
     summand = summand + 0.5  # cutting off the fraction rounds it
@@ -310,15 +314,27 @@ def _fill(
             cut_off(numbers, out=target)
 
 
+def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
+    """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32.
+
+    As a batch normalisation by known statistics, for with two types addcmul copies in between.
+    """
+    image = values.permute(2, 0, 1).unsqueeze(0)
+    mean, variance = torch.zeros_like(factor), torch.ones_like(factor)
+    image = F.batch_norm(image, mean, variance, factor, summand, eps=0.0)
+    return image[0].permute(1, 2, 0)
+
+
 def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (N, C), channel by channel."""
+    """Of (N, C), channel by channel, float32."""
     if values.device.type != "cpu":
-        variance, mean = torch.var_mean(values, dim=0, correction=0)
+        variance, mean = torch.var_mean(values.float(), dim=0, correction=0)
         return mean, variance
     wide = _side_by_side(values)
     image = wide.view(1, len(wide), 1, -1).permute(0, 3, 1, 2)
-    # Several times as fast there.
-    means, variances = torch.batch_norm_update_stats(image, None, None, 0.0)
+    # Several times as fast there. In float32 because these, which are not needed, are.
+    running = torch.zeros(2, wide.shape[1])
+    means, variances = torch.batch_norm_update_stats(image, *running, 0.0)
     means, variances = (t.view(-1, values.shape[1]) for t in (means, variances))
     return _of_all(means, variances, 1 / len(means))
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.transformer_net import OUTPUT_SCALE, ConvLayer, TransformerNet, UpsampleConvLayer
+from models.layers import ConvLayer, UpsampleConvLayer
+from models.transformer_net import OUTPUT_SCALE, TransformerNet
 
 
 class PlainNet(nn.Module):

@@ -5,8 +5,9 @@ import torch
 
 from fast import bands, feature_maps
 from fast.bands import stylize_in_bands
-from fast.stylize import load_net, stylize
-from models.transformer_net import TransformerNet, reflect
+from fast.stylize import load_net, set_precision, stylize
+from models.layers import reflect
+from models.transformer_net import TransformerNet
 from tests.conftest import NEEDS_INT8, smooth_image
 
 PLENTY = 1e12
@@ -70,6 +71,15 @@ def test_shipped_network_and_bands_of_the_usual_size():
     net = load_net("starry_night", device="cpu", precision="float32")
     image = smooth_image(90, 70)
     assert torch.allclose(in_bands(net, image), whole(net, image), atol=1e-4)
+
+
+@pytest.mark.parametrize("memory", [PLENTY, 0])
+@pytest.mark.parametrize("size", [(53, 71), (90, 33)])
+def test_bfloat16_makes_little_difference(net, small_bands, size, memory):
+    image = smooth_image(*size)
+    expected = whole(net, image) - 0.5
+    error = in_bands(set_precision(net, torch.bfloat16), image, memory) - 0.5 - expected
+    assert 0 < error.norm() < 0.05 * expected.norm()
 
 
 @NEEDS_INT8

@@ -13,7 +13,7 @@ import predict
 from fast import load_net, stylize
 from fast.stylize import CHECKPOINTS, find_model
 from media import read_image, write_image
-from models.transformer_net import reflect
+from models.layers import reflect
 from tests.conftest import NEEDS_INT8, SAMPLES, smooth_image
 
 

@@ -1,7 +1,9 @@
 import errno
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from accelerate import Accelerator
 
 import train as train_cli
 from fast.training.data import PhotoCrops, make_loader
-from fast.training.learner import Diverged, Learner, Schedule
+from fast.training.learner import Diverged, Learner, Schedule, normalise_gradient
 from fast.training.loop import train
 from fast.training.photos import find_photos
 from fast.training.progress import Clock
@@ -336,6 +338,27 @@ def test_crops_depend_on_seed_and_item_alone(photos):
     assert not torch.equal(crop, PhotoCrops(paths, always_32, [5], seed=2)[0][0])
 
 
+def test_flat_parts_of_a_photo_are_not_trained_on(tmp_path):
+    image = torch.tensor([0.8, 0.6, 0.4]).view(1, 3, 1, 1).repeat(1, 1, 64, 200)
+    image[..., 96:104] = smooth_image(64, 8)  # one crop in three shows some of it
+    write_image(tmp_path / "flat.png", image)
+    crops = PhotoCrops(find_photos(tmp_path), always_32, range(30))
+    assert all(crop.std((1, 2)).max() > 0.001 for crop, _ in crops)
+
+    write_image(tmp_path / "flat.png", image[..., :64])  # there is nothing else
+    assert crops[0][0].shape == (3, 32, 32)
+
+
+def test_gradients_of_all_images_have_the_same_length():
+    weights = [torch.zeros(2, requires_grad=True), torch.zeros((), requires_grad=True)]
+    for scale, expected in ((1e-6, [0.0, 0.6, 0.8]), (1e12, [0.0, 0.6, 0.8]), (math.inf, [0] * 3)):
+        weights[0].grad, weights[1].grad = torch.tensor([0.0, 3 * scale]), torch.tensor(4 * scale)
+        weights[0].grad.nan_to_num_(0.0, posinf=math.inf)
+        normalise_gradient(weights)
+        result = torch.cat([weight.grad.flatten() for weight in weights])
+        torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
+
+
 def test_crops_grow_from_the_first_size_to_the_last():
     settings = TrainingSettings(steps=100, image_size=256, first_size=96)
     sizes = [crop_size(settings, 4, item) for item in range(400)]
@@ -416,22 +439,53 @@ def test_strength_stability_and_a_quick_run(run, job):
 )
 def test_two_processes_and_a_compiled_one_learn_the_same(job, tmp_path, start, flags):
     """As one process that accumulates two batches, as is and compiled."""
-    command = ["train.py", "--style", job["style"], "--data", job["data"], *SMALL.split(), *LAYERS]
-    command += ["--cpu", "--quiet", "--steps", "4", "--warmup-steps", "0"]
-    for name, before, after in (
-        ("one.pth", [], ["--accumulation", "2"]),
-        ("other.pth", start, flags),
-    ):
-        subprocess.run(
-            [*map(str, [sys.executable, *before, *command, *after, "-o", tmp_path / name])],
-            cwd=SAMPLES.parent,
-            check=True,
-            capture_output=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    one, other = (read_checkpoint(tmp_path / name) for name in ("one.pth", "other.pth"))
+    alone, together = tmp_path / "one.pth", tmp_path / "other.pth"
+    finish(launch(job, alone, [], ["--accumulation", "2"]))
+    finish(launch(job, together, start, flags))
+    assert read_checkpoint(together).training["processes"] == (2 if start else 1)
+    assert_learned_the_same(alone, together)
+
+
+def test_two_hosts_learn_the_same(job, tmp_path):
+    """With a disk each, of which only the first one's gets files."""
+    alone, outputs = tmp_path / "one.pth", [tmp_path / f"host{rank}" / "o.pth" for rank in (0, 1)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = []
+    for rank, output in enumerate(outputs):
+        output.parent.mkdir()
+        start = ["-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(rank)]
+        start += ["--master_addr", "127.0.0.1", "--master_port", str(port), "--nproc_per_node", "1"]
+        hosts.append(launch(job, output, start, []))
+    finish(launch(job, alone, [], ["--accumulation", "2"]), *hosts)
+    assert read_checkpoint(outputs[0]).training["processes"] == 2
+    assert not list(outputs[1].parent.iterdir())
+    assert_learned_the_same(alone, outputs[0])
+
+
+def launch(job, output, start, flags):
+    """train.py in a process of its own that computes by itself, or as `start` has it."""
+    command = [sys.executable, *start, "train.py", "--style", job["style"], "--data", job["data"]]
+    command += [*SMALL.split(), *LAYERS, "--cpu", "--quiet", "--steps", "4", "--warmup-steps", "0"]
+    return subprocess.Popen(
+        [*map(str, command), *flags, "-o", str(output)],
+        cwd=SAMPLES.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(*processes):
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output.decode()
+
+
+def assert_learned_the_same(*paths):
+    one, other = map(read_checkpoint, paths)
     assert one.training["images"] == other.training["images"] == 8
-    assert other.training["processes"] == (2 if start else 1)
     torch.manual_seed(0)
     initial = TransformerNet(**one.arguments).state_dict()
     way = sum((one.weights[k] - initial[k]).square().sum() for k in initial)

@@ -1,10 +1,7 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
-from models.instance_norm import InstanceNorm
-from models.transformer_net import RowConv2d, TransformerNet, UpsampleConvLayer
-from tests.conftest import assert_same_gradients
+from models.transformer_net import TransformerNet
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (13, 22), (33, 47)])
@@ -33,53 +30,6 @@ def test_width_and_blocks_change_the_network():
 
 def test_classic_network_has_johnsons_parameters_less_the_biases_that_normalisation_removes():
     assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 - 1_600
-
-
-@pytest.mark.parametrize("compiling", [False, True])
-@pytest.mark.parametrize("size", [(1, 1), (6, 9)])
-def test_up_convolution_equals_nearest_up_sampling_and_convolution(size, compiling, monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
-    torch.manual_seed(0)
-    layer = UpsampleConvLayer(6, 5)
-    x = torch.randn(2, 6, *size, requires_grad=True)
-    up = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
-    expected = F.relu(F.instance_norm(layer.conv(up), eps=layer.norm.eps))
-    result = layer(x)
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    inputs = (x, layer.conv.weight)
-    assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (6, 9)])
-def test_transposed_up_convolution_equals_the_direct_one(size):
-    torch.manual_seed(0)
-    layer = UpsampleConvLayer(6, 5, transposed=True)
-    x = torch.randn(2, 6, *size)
-    weight = layer.conv.weight.transpose(0, 1)
-    up = F.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1)
-    torch.testing.assert_close(layer(x), F.relu(F.instance_norm(up)), rtol=1e-4, atol=1e-4)
-
-
-def test_convolution_by_rows_equals_the_direct_one():
-    torch.manual_seed(0)
-    conv = RowConv2d(5, 3, 9)
-    x = torch.randn(2, 5, 12, 17, requires_grad=True)
-    expected = F.conv2d(x, conv.weight, conv.bias)
-    result = conv(x)
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    assert_same_gradients(result, expected, (x, conv.weight, conv.bias), rtol=1e-4, atol=1e-4)
-
-
-def test_instance_norm_equals_torch_in_value_and_gradient():
-    torch.manual_seed(0)
-    norm = InstanceNorm(5)
-    norm.weight.data, norm.bias.data = torch.rand(5), torch.rand(5)
-    x = (3 * torch.randn(2, 5, 7, 6) + 1).requires_grad_(True)
-    inputs = (x, norm.weight, norm.bias)
-    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias)
-    result = norm(x)
-    torch.testing.assert_close(result, expected)
-    assert_same_gradients(result, expected, inputs, rtol=1e-4, atol=1e-5)
 
 
 def test_layout_of_the_input_does_not_matter():

@@ -24,6 +24,8 @@ Item = tuple[Tensor, list[str]]
 NUM_HELD_OUT = 8  # photos that are not trained on
 ZOOM = 2.0  # a photo's short side is scaled to 1...ZOOM times the crop's side
 MAX_UNREADABLE = 1000  # photos of a stream, one after the other
+FLAT = 1 / 255  # deviation of the most varied channel
+MAX_DRAWS = 10  # of a photo's crops, if they are flat
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,9 @@ class StreamedCrops(IterableDataset[Item]):
 def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
     """A square of a photo, mirrored or not.
 
+    It is drawn again if it is flat: there is nothing to be seen in it, but normalisation makes the
+    gradient some thousand times larger with every layer.
+
     Args:
         photo: an encoded image.
         size: side in px.
@@ -214,12 +219,16 @@ def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
     Raises:
         OSError, ValueError: the photo cannot be read.
     """
-    scale, top, left, mirror = np.random.default_rng(key).random(4).tolist()
-    short_side = round(size * (1 + (ZOOM - 1) * scale))
-    image = decode_image(BytesIO(photo.read()), photo.name, short_side=short_side).rgb[0]
-    height, width = image.shape[-2:]
-    y, x = round(top * (height - size)), round(left * (width - size))
-    crop = image[:, y : y + size, x : x + size]
+    random = np.random.default_rng(key)
+    for _ in range(MAX_DRAWS):
+        scale, top, left, mirror = random.random(4).tolist()
+        short_side = round(size * (1 + (ZOOM - 1) * scale))
+        image = decode_image(BytesIO(photo.read()), photo.name, short_side=short_side).rgb[0]
+        height, width = image.shape[-2:]
+        y, x = round(top * (height - size)), round(left * (width - size))
+        crop = image[:, y : y + size, x : x + size]
+        if crop.std((1, 2)).max() >= FLAT:
+            break
     return crop.flip(-1) if mirror < 0.5 else crop.clone()
 
 

@@ -42,7 +42,7 @@ class TrainingSettings:
     """
 
     steps: int = 20_000
-    batch_size: int = 4
+    batch_size: int = 1
     accumulation: int = 1
     image_size: int = 256
     first_size: int = 128

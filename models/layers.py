@@ -1,0 +1,247 @@
+"""The layers of the transformer network, each in the form that is fastest on a device."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import winograd
+from models.instance_norm import InstanceNorm
+from models.int8 import Int8Kernel, Levels
+from models.learned_conv import learned_int8_conv
+
+# Pixels that the last convolution computes at a time with whole numbers, and in bfloat16, where
+# oneDNN makes mistakes with wider kernels.
+BLOCKS = {torch.int8: 4, torch.bfloat16: 2}
+
+
+class ConvLayer(nn.Module):
+    """Reflection padding, convolution, instance normalisation, ReLU (optional).
+
+    Each layer says what it is made of, for fast/feature_maps.py runs it on bands: how the input is
+    padded, how many rows and columns of the output come from one of the input (`scale`), and the
+    convolution by itself, with its weights in the form that it takes (`kernel`).
+    """
+
+    pad_mode = "reflect"
+    int8 = False  # see TransformerNet.use_int8
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        # No bias: the normalisation that follows would remove it.
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, bias=False)
+        self.norm = InstanceNorm(out_channels)
+        self.padding = kernel_size // 2
+        self.scale = 1 / stride
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = reflect(x, *(self.padding,) * 4)
+        weight = self.conv.weight.to(x.dtype)
+        if self._is_winograd(x.dtype) and not self.int8:
+            x = winograd.learned_winograd_conv(x, weight)
+        else:
+            x = _conv2d(x, weight, stride=self.conv.stride, int8=self.int8)
+        x = self.norm(x)
+        return F.relu(x, inplace=True) if self.relu else x
+
+    def _is_winograd(self, dtype: torch.dtype) -> bool:
+        weight = self.conv.weight
+        return self.scale == 1 and winograd.pays(weight.device, dtype, weight)
+
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
+        """The weights as `convolve` takes them, for an input of numbers if it has levels."""
+        weight = self.conv.weight
+        if levels:
+            return Int8Kernel.on(levels, weight, stride=self.conv.stride)
+        return winograd.winograd_kernel(weight) if self._is_winograd(weight.dtype) else weight
+
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+        """Convolve a padded input; no gradient reaches the weights."""
+        if not isinstance(kernel, Int8Kernel) and self._is_winograd(x.dtype):
+            return winograd.winograd_conv3x3(x, kernel, padding=0)
+        return _conv2d(x, kernel, stride=self.conv.stride)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside the identity; no ReLU after the addition."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(channels, channels, kernel_size=3)
+        self.conv2 = ConvLayer(channels, channels, kernel_size=3, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.conv1(x))
+
+
+# Which of a kernel's 3 taps fall on the first and on the second source pixel, for even and odd
+# outputs: of nearest up-sampling and a convolution, and of a transposed convolution.
+_NEAREST_TAPS = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]
+_TRANSPOSED_TAPS = [[[0, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 0, 0]]]
+
+
+class UpsampleConvLayer(nn.Module):
+    """Nearest up-sampling by 2, reflection padding, 3x3 convolution, instance normalisation, ReLU.
+
+    Computed as four 2x2 convolutions of the small image, one for each position of an output pixel
+    in its 2x2 block: the up-sampled image only repeats pixels, so taps that fall on the same one
+    are added up beforehand. The result is the same for 4/9 of the multiplications and without the
+    large padded image. A 3x3 transposed convolution of stride 2, padding 1 and output padding 1 is
+    the same with fewer taps, and zeros around the image.
+    """
+
+    padding, scale, relu = 1, 2, True
+    int8 = False  # see TransformerNet.use_int8
+
+    def __init__(self, in_channels: int, out_channels: int, *, transposed: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, bias=False)
+        self.norm = InstanceNorm(out_channels)
+        self.transposed = transposed
+        # Reflecting the up-sampled image at its border repeats the small image's border pixel.
+        self.pad_mode = "constant" if transposed else "replicate"
+        taps = _TRANSPOSED_TAPS if transposed else _NEAREST_TAPS
+        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
+        return F.relu(self.norm(self.convolve(x, self.kernel().to(x.dtype))), inplace=True)
+
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
+        """The weights of the four convolutions: (4 * out, in, 2, 2)."""
+        weight = self.conv.weight
+        # (out, in, 3, 3) -> (row phase, column phase, out, in, 2, 2)
+        phases = torch.einsum("pai,qbj,ocij->pqocab", self.taps, self.taps, weight.float())
+        phases = phases.flatten(0, 2)
+        return Int8Kernel.on(levels, phases) if levels else phases.to(weight.dtype)
+
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+        """Up-sample and convolve an input that is padded by one px."""
+        batch, _, height, width = x.shape
+        height, width = height - 2, width - 2
+        x = _conv2d(x, kernel, int8=self.int8)  # (B, 4 * out, H + 1, W + 1)
+        # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
+        x = x.permute(0, 2, 3, 1).contiguous()
+        out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
+        x = _Regroup.apply(
+            x,
+            (batch, height, 2, width, 2, out),
+            (image, row, row + 2 * out, column, column + out, 1),
+        )
+        return x.reshape(batch, 2 * height, 2 * width, out).permute(0, 3, 1, 2)
+
+
+class RowConv2d(nn.Conv2d):
+    """A convolution with few output channels, computed with as many times more as it has rows.
+
+    Libraries compute 16 or more output channels at a time, however few there are. So each row of
+    the kernel gets output channels of its own, and the rows' results are shifted and added up.
+
+    With whole numbers and in bfloat16, where the convolution itself takes less time than the sum,
+    some pixels of a row are computed as one with as many times more channels, from kernels that are
+    shifted. The output's width has to be a multiple of their number (BLOCKS) then.
+    """
+
+    int8 = False  # see TransformerNet.use_int8
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self._rows().to(x.dtype)
+        if self.int8:  # whole vectors of output channels: the gradient's levels are found faster
+            kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
+        return self.convolve(x, kernel)
+
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
+        """The weights as `convolve` takes them, for an input of numbers if it has levels: those of
+        the rows, (rows * out, in, 1, columns), or of blocks, (n * out, in, rows, columns + n - 1).
+        """
+        block = BLOCKS.get(torch.int8 if levels else self.weight.dtype)
+        if not block:
+            return self._rows()
+        shifted = torch.cat([F.pad(self.weight, (i, block - 1 - i)) for i in range(block)])
+        return Int8Kernel.on(levels, shifted, stride=(1, block)) if levels else shifted
+
+    def _rows(self) -> Tensor:
+        return self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
+
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+        """Convolve a padded input."""
+        out, _, rows, _ = self.weight.shape
+        bias = self.bias.view(1, -1, 1, 1)
+        if isinstance(kernel, Int8Kernel):
+            return _ungrouped(kernel.convolve(x), out) + bias
+        if kernel.shape[2] > 1:  # blocks
+            return _ungrouped(F.conv2d(x, kernel, stride=(1, len(kernel) // out)), out) + bias
+        x = _conv2d(x, kernel, int8=self.int8)
+        x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
+        batch, height, width, _ = x.shape
+        image, row, column, _ = x.stride()
+        x = _Regroup.apply(
+            x, (batch, height - rows + 1, width, out, rows), (image, row, column, 1, row + out)
+        )
+        return x.sum(-1).permute(0, 3, 1, 2) + bias
+
+
+def _ungrouped(x: Tensor, channels: int) -> Tensor:
+    """(B, n * C, H, W / n) -> (B, C, H, W), from blocks of n pixels in a row."""
+    x = x.permute(0, 2, 3, 1)
+    return x.unflatten(3, (-1, channels)).flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def _conv2d(
+    x: Tensor, kernel: Tensor | Int8Kernel, *, stride: tuple[int, int] = (1, 1), int8: bool = False
+) -> Tensor:
+    if isinstance(kernel, Int8Kernel):
+        return kernel.convolve(x)
+    if int8 and not torch.compiler.is_compiling():
+        return learned_int8_conv(x, kernel)
+    return F.conv2d(x, kernel, stride=stride)
+
+
+class _Regroup(torch.autograd.Function):
+    """Tensor.as_strided of a contiguous tensor for a view that has no element twice; the backward
+    pass is one copy, where the general one of PyTorch looks for overlaps.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        ctx.shape, ctx.view = x.shape, (size, stride)
+        return x.as_strided(size, stride)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        grad_x = grad.new_zeros(ctx.shape)
+        grad_x.as_strided(*ctx.view).copy_(grad)
+        return grad_x, None, None
+
+
+def _repeat_border(x: Tensor) -> Tensor:
+    """Padding by one px that repeats the border."""
+    if torch.compiler.is_compiling():  # inductor fails at the gradient of F.pad's replication
+        x = torch.cat((x[:, :, :1], x, x[:, :, -1:]), dim=2)
+        return torch.cat((x[..., :1], x, x[..., -1:]), dim=3)
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
+
+
+def reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Reflection padding in px; an image smaller than the padding is reflected to and fro."""
+    height, width = x.shape[-2:]
+    if max(left, right) < width and max(top, bottom) < height:
+        return F.pad(x, (left, right, top, bottom), mode="reflect")
+    rows = reflected_indices(height, top, bottom).to(x.device)
+    columns = reflected_indices(width, left, right).to(x.device)
+    return x[:, :, rows][:, :, :, columns]
+
+
+def reflected_indices(size: int, before: int, after: int) -> Tensor:
+    """Positions -before...size + after - 1, folded back into 0...size - 1."""
+    period = max(1, 2 * size - 2)
+    position = torch.arange(-before, size + after) % period
+    return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)
