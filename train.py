@@ -152,7 +152,7 @@ def main() -> int:
     if precision == "int8" and not is_exact(device):
         raise ValueError(
             "--mixed-precision int8, with which this training has begun if it is resumed, needs a "
-            "CPU that multiplies 8-bit integers"
+            "CPU on which PyTorch convolves 8-bit integers correctly: one with VNNI, without AMX"
         )
     accelerator = Accelerator(
         mixed_precision="no" if precision == "int8" else precision,

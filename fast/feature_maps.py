@@ -315,13 +315,14 @@ def _fill(
 
 
 def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
-    """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32.
-
-    As a batch normalisation by known statistics, for with two types addcmul copies in between.
-    """
+    """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32."""
+    if values.dtype == torch.float32 or values.device.type != "cpu":
+        return torch.addcmul(summand, values, factor)
+    # Of two types addcmul makes copies, which batch normalisation by known statistics does without;
+    # these leave all as it is, together with an eps that some versions want to be positive.
     image = values.permute(2, 0, 1).unsqueeze(0)
-    mean, variance = torch.zeros_like(factor), torch.ones_like(factor)
-    image = F.batch_norm(image, mean, variance, factor, summand, eps=0.0)
+    mean, variance = torch.zeros_like(factor), torch.full_like(factor, 0.5)
+    image = F.batch_norm(image, mean, variance, factor, summand, eps=0.5)
     return image[0].permute(1, 2, 0)
 
 
@@ -332,7 +333,8 @@ def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
         return mean, variance
     wide = _side_by_side(values)
     image = wide.view(1, len(wide), 1, -1).permute(0, 3, 1, 2)
-    # Several times as fast there. In float32 because these, which are not needed, are.
+    # Several times as fast there. Running statistics, which are not needed, in float32: then the
+    # results are, too.
     running = torch.zeros(2, wide.shape[1])
     means, variances = torch.batch_norm_update_stats(image, *running, 0.0)
     means, variances = (t.view(-1, values.shape[1]) for t in (means, variances))

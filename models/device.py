@@ -56,7 +56,10 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
     if name == "int8" and not int8.is_exact(device):
-        raise ValueError("--precision int8 needs a CPU that multiplies 8-bit integers (VNNI)")
+        raise ValueError(
+            "--precision int8 needs a CPU on which PyTorch convolves 8-bit integers correctly: one "
+            "with VNNI and without AMX"
+        )
     return PRECISIONS[name]
 
 

@@ -16,9 +16,8 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             return _ChannelsLastInstanceNorm.apply(x, self.weight, self.bias, self.eps)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         # One channel a group; unlike F.instance_norm it takes a single pixel.
-        return torch.group_norm(x, x.shape[1], weight, bias, self.eps)
+        return torch.group_norm(x.float(), x.shape[1], self.weight, self.bias, self.eps).to(x.dtype)
 
     def affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Normalisation by known statistics, each (C,): the factor and the summand."""
@@ -41,8 +40,7 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
         y, mean, rstd = torch.native_group_norm(
             x, weight, bias, batch, channels, height * width, channels, eps
         )
-        ctx.save_for_backward(x, weight, mean.float(), rstd.float())
-        ctx.eps = eps
+        ctx.save_for_backward(x, weight, mean, rstd)
         return y
 
     @staticmethod
@@ -51,11 +49,12 @@ class _ChannelsLastInstanceNorm(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         gradients = [
             torch.ops.aten.native_batch_norm_backward(
-                grad_image, image, weight, None, None, mean, rstd, True, ctx.eps, [True] * 3
+                grad_image, image, weight, None, None, mean, rstd, True, 0.0, [True] * 3
             )
             for grad_image, image, mean, rstd in zip(
                 grad.split(1), x.split(1), *statistics, strict=True
             )
         ]
         of_x, of_weight, of_bias = zip(*gradients, strict=True)
-        return torch.cat(of_x), sum(of_weight), sum(of_bias), None
+        grad_x = torch.cat(of_x) if len(of_x) > 1 else of_x[0]
+        return grad_x, sum(of_weight), sum(of_bias), None

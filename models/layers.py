@@ -9,8 +9,8 @@ from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
 
-# Pixels that the last convolution computes at a time with whole numbers, and in bfloat16, where
-# oneDNN makes mistakes with wider kernels.
+# Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
+# bfloat16, where oneDNN makes mistakes with wider kernels.
 BLOCKS = {torch.int8: 4, torch.bfloat16: 2}
 
 
@@ -145,9 +145,10 @@ class RowConv2d(nn.Conv2d):
     Libraries compute 16 or more output channels at a time, however few there are. So each row of
     the kernel gets output channels of its own, and the rows' results are shifted and added up.
 
-    With whole numbers and in bfloat16, where the convolution itself takes less time than the sum,
-    some pixels of a row are computed as one with as many times more channels, from kernels that are
-    shifted. The output's width has to be a multiple of their number (BLOCKS) then.
+    In prediction with whole numbers and, on the CPU, in bfloat16, where the convolution takes less
+    time than the sum, some pixels of a row are computed as one with as many times more channels,
+    from kernels that are shifted. The output's width has to be a multiple of their number (BLOCKS)
+    then.
     """
 
     int8 = False  # see TransformerNet.use_int8
@@ -163,7 +164,7 @@ class RowConv2d(nn.Conv2d):
         the rows, (rows * out, in, 1, columns), or of blocks, (n * out, in, rows, columns + n - 1).
         """
         block = BLOCKS.get(torch.int8 if levels else self.weight.dtype)
-        if not block:
+        if not block or self.weight.device.type != "cpu":
             return self._rows()
         shifted = torch.cat([F.pad(self.weight, (i, block - 1 - i)) for i in range(block)])
         return Int8Kernel.on(levels, shifted, stride=(1, block)) if levels else shifted
@@ -175,10 +176,9 @@ class RowConv2d(nn.Conv2d):
         """Convolve a padded input."""
         out, _, rows, _ = self.weight.shape
         bias = self.bias.view(1, -1, 1, 1)
-        if isinstance(kernel, Int8Kernel):
-            return _ungrouped(kernel.convolve(x), out) + bias
-        if kernel.shape[2] > 1:  # blocks
-            return _ungrouped(F.conv2d(x, kernel, stride=(1, len(kernel) // out)), out) + bias
+        if isinstance(kernel, Int8Kernel) or kernel.shape[2] > 1:
+            stride = (1, 1) if isinstance(kernel, Int8Kernel) else (1, len(kernel) // out)
+            return _from_blocks(_conv2d(x, kernel, stride=stride), out) + bias
         x = _conv2d(x, kernel, int8=self.int8)
         x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
         batch, height, width, _ = x.shape
@@ -189,7 +189,7 @@ class RowConv2d(nn.Conv2d):
         return x.sum(-1).permute(0, 3, 1, 2) + bias
 
 
-def _ungrouped(x: Tensor, channels: int) -> Tensor:
+def _from_blocks(x: Tensor, channels: int) -> Tensor:
     """(B, n * C, H, W / n) -> (B, C, H, W), from blocks of n pixels in a row."""
     x = x.permute(0, 2, 3, 1)
     return x.unflatten(3, (-1, channels)).flatten(2, 3).permute(0, 3, 1, 2)

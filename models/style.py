@@ -44,7 +44,7 @@ def gram_matrix(features: Tensor) -> Tensor:
     # (B, H*W, C), no copy if channels-last
     flat = features.permute(0, 2, 3, 1).flatten(1, 2)
     if flat.device.type == "cpu" and flat.dtype == torch.bfloat16:
-        product = _HalfProduct.apply(flat)
+        product = _Bfloat16Product.apply(flat)
     else:
         flat = flat.float()
         # The gradient flows through the right-hand factor only. Adding the transpose, whose value
@@ -55,7 +55,7 @@ def gram_matrix(features: Tensor) -> Tensor:
     return product / (channels * height * width)
 
 
-class _HalfProduct(torch.autograd.Function):
+class _Bfloat16Product(torch.autograd.Function):
     """Sums over positions (B, N, C) of the products of two features, (B, C, C) float32, of bfloat16
     features without float32 copies of them.
 

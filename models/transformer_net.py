@@ -103,12 +103,12 @@ class TransformerNet(nn.Module):
             (B, 3, H, W) float32 RGB around [0, 1]; clamp before showing.
         """
         height, width = image.shape[-2:]
-        device, dtype = image.device.type, self.to_rgb.weight.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        kind, dtype = image.device.type, self.to_rgb.weight.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         x = image.to(dtype).contiguous(memory_format=torch.channels_last)
         # All feature maps in that type; autocast itself would pad and normalise in float32.
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(kind, enabled=False):
             # The strides round up, so that the result is a multiple of 4 px high and wide.
             x = self.decoder(self.trunk(self.encoder(x)))
             x = self.to_rgb(reflect(x, *(self.padding,) * 4))

@@ -18,7 +18,7 @@ from models.transformer_net import TransformerNet
 from slow.objective import Objective, tiled
 
 NEEDS_INT8 = pytest.mark.skipif(
-    not is_exact(torch.device("cpu")), reason="a CPU that does not multiply 8-bit integers"
+    not is_exact(torch.device("cpu")), reason="8-bit integers are not convolved correctly"
 )
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from models.layers import ConvLayer, ResidualBlock, UpsampleConvLayer
 from models.transformer_net import TransformerNet
 
 
@@ -14,9 +15,9 @@ def test_output_has_exactly_the_size_of_the_input(size):
 
 def test_autocast_decides_on_the_type_of_all_feature_maps():
     net, types = TransformerNet(width=4, num_blocks=1), set()
-    for name, module in net.named_modules():
-        if not list(module.children()) and name != "to_rgb":
-            module.register_forward_hook(lambda _, inputs, out: types.update((out.dtype,)))
+    for module in net.modules():
+        if isinstance(module, ConvLayer | UpsampleConvLayer | ResidualBlock):
+            module.register_forward_hook(lambda _, inputs, out: types.add(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         assert net(torch.rand(1, 3, 16, 16)).dtype == torch.float32
     assert types == {torch.bfloat16}

@@ -22,7 +22,8 @@ class TrainingSettings:
 
     Args:
         steps: optimiser steps.
-        batch_size: crops in a batch, in each process.
+        batch_size: crops in a batch, in each process; 1 needs the fewest images, more keep a GPU
+            busy.
         accumulation: batches whose gradients make one step.
         image_size: side of the square crops at the end in px.
         first_size: side of the crops at the first step in px; they grow, slowly at first, for much
