@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 import train as train_cli
 from fast.training.data import FLAT, PhotoCrops, make_loader
-from fast.training.learner import Diverged, Learner, Schedule, normalise_gradient
+from fast.training.learner import FEW, Diverged, Learner, Schedule, normalise_gradient
 from fast.training.loop import train
 from fast.training.photos import find_photos
 from fast.training.progress import Clock
@@ -227,15 +227,28 @@ def test_learning_rate_rises_over_at_most_a_tenth_of_the_steps_and_falls_to_zero
         assert shares[highest] > 0.97 and shares[200] < 1e-9
 
 
-def test_collapse_is_noticed(job):
+@pytest.mark.parametrize(
+    ("losses", "norm", "message"),
+    [
+        ([9.0, 11.0], 1.0, "10, it was 3"),
+        ([2.0, 2.0], math.inf, "none of .* gradients is finite"),
+    ],
+)
+def test_collapse_is_noticed(job, losses, norm, message):
     net = TransformerNet(width=4, num_blocks=1)
     learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
-    for losses in ([2.0, 4.0], [9.0, 1.0]):  # an outlier alone is none
-        learner.recent = [torch.tensor(loss) for loss in losses]
+
+    def check(losses, norm=1.0, *, times=FEW):
+        learner.recent += times * [torch.tensor(loss) for loss in losses]
+        learner.norms += times * [torch.tensor(norm)]
         learner.check()
-    learner.recent = [torch.tensor(loss) for loss in (9.0, 11.0)]
-    with pytest.raises(Diverged, match="10, it was 3"):
-        learner.check()
+
+    check([2.0, 4.0])
+    check([9.0, 1.0])  # an outlier alone is none
+    check([20.0], times=2)  # nor are a few hard images
+    learner.recent, learner.norms = [], []
+    with pytest.raises(Diverged, match=message):
+        check(losses, norm)
 
 
 def test_way_back_may_be_taken_again(job):
