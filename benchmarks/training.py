@@ -138,7 +138,9 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
     settings = TrainingSettings(steps=args.quality_steps, image_size=args.quality_size)
     style = read_image(STYLE, long_side=settings.style_size).rgb.to(device)
     loss = PerceptualLoss(LossSettings(), [style])
-    samples = read_photos(find_photos(SAMPLES / "photos"), settings.image_size).values()
+    # Their shorter side is about as long as a crop's: smaller, and neither has seen the like.
+    longer_side = round(4 / 3 * settings.image_size)
+    samples = read_photos(find_photos(SAMPLES / "photos"), longer_side).values()
     photos = [photo.to(device) for photo in samples]
     wanted = objective(our_training(args, settings, device), loss, photos)
     ours = settings.steps * settings.batch_size
