@@ -6,16 +6,15 @@ a store, or, where memory is short, is computed anew when it is needed.
 """
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from fast.arithmetic import add_scaled, extreme, fill, mean_and_variance, of_all
 from fast.stores import Store
 from fast.workers import Workers
-from models.int8 import LARGEST, PART, Int8Kernel, Levels, cut_off
+from models.int8 import LARGEST, Int8Kernel, Levels, cut_off
 from models.layers import ConvLayer, UpsampleConvLayer, reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
@@ -119,7 +118,7 @@ class Convolved:
             self.store, self.source = store, None
 
         shares = means.new_tensor([rows / self.height for _, rows in cuts]).unsqueeze(1)
-        self.factor, self.summand = layer.norm.affine(*_of_all(means, variances, shares))
+        self.factor, self.summand = layer.norm.affine(*of_all(means, variances, shares))
         self.highest = highest.amax(0)
 
     def read(self, top: int, out: Tensor) -> None:
@@ -127,13 +126,13 @@ class Convolved:
         if self.levels:
             factor, summand = factor / self.levels.step, summand / self.levels.step
         if self.store:
-            _fill(out, top, self.store.read(top, rows), factor, summand, relu=self.layer.relu)
+            fill(out, top, self.store.read(top, rows), factor, summand, relu=self.layer.relu)
         elif self.int8:
             kernel = self.kernel.normalizing(factor, summand, out.dtype)
             out.copy_(self._convolve(top, rows, kernel))
         else:
             parts = [(top, self._convolve(top, rows, self.kernel))]
-            _fill(out, top, parts, factor, summand, relu=self.layer.relu)
+            fill(out, top, parts, factor, summand, relu=self.layer.relu)
 
     def to_levels(self) -> Levels:
         high = (self.factor * self.sign * self.highest + self.summand).clamp(min=0)
@@ -143,11 +142,7 @@ class Convolved:
     def add_to(self, out: Tensor, top: int) -> None:
         """Add the rows from `top` on, less the summand of the normalisation."""
         for first, values in self.store.read(top, len(out)):
-            rows = out[first - top : first - top + len(values)]
-            if out.dtype == torch.float32:
-                rows.addcmul_(values, self.factor)
-            else:
-                rows.add_(_scaled(values, self.factor, torch.zeros_like(self.factor)))
+            add_scaled(out[first - top : first - top + len(values)], values, self.factor)
 
     def _compute(self, band: tuple[int, int]) -> tuple[int, Tensor, Tensor, Tensor, Tensor]:
         """First row and values of a band, and statistics: the mean, the variance, and the highest
@@ -155,10 +150,10 @@ class Convolved:
         """
         values = self._convolve(*band, self.kernel)
         flat = values.flatten(0, 1)
-        mean, variance = _mean_and_variance(flat)
+        mean, variance = mean_and_variance(flat)
         highest = mean  # nobody will ask for it
         if self.int8 and self.layer.relu:
-            highest = _extreme(torch.amax, flat if self.is_rising else flat * self.sign)
+            highest = extreme(torch.amax, flat if self.is_rising else flat * self.sign)
         return band[0], values, mean, variance, highest
 
     def _convolve(self, top: int, rows: int, kernel: Tensor | Int8Kernel) -> Tensor:
@@ -203,9 +198,9 @@ class Trunk:
         parts = self.store.read(top, len(out))
         if self.levels:
             factor = 1 / self.levels.step
-            _fill(out, top, parts, factor, self.offset * factor + self.levels.zero)
+            fill(out, top, parts, factor, self.offset * factor + self.levels.zero)
         else:
-            _fill(out, top, parts, torch.ones_like(self.offset), self.offset)
+            fill(out, top, parts, torch.ones_like(self.offset), self.offset)
 
     def to_levels(self) -> Levels:
         self.levels = Levels.between(self.low + self.offset, self.high + self.offset)
@@ -222,7 +217,7 @@ class Trunk:
                 summand.add_to(total, top)
             flat = total.flatten(0, 1)
             if self.int8:
-                return top, total, _extreme(torch.amin, flat), _extreme(torch.amax, flat)
+                return top, total, extreme(torch.amin, flat), extreme(torch.amax, flat)
             return top, total, self.low, self.high  # nobody will ask for them
 
         row_values = self.width * self.channels
@@ -284,74 +279,3 @@ def _fill_border(x: Tensor, before: int, after: int, mode: str, zero: int) -> No
             x[i] = x[before + int(sources[i])]
         else:
             x[i] = x[min(max(i, before), before + inside - 1)]
-
-
-def _fill(
-    out: Tensor,
-    top: int,
-    parts: Iterable[tuple[int, Tensor]],
-    factor: Tensor,
-    summand: Tensor,
-    *,
-    relu: bool = False,
-) -> None:
-    """Fill rows from `top` on with a store's parts, times the factor plus the summand."""
-    if out.is_floating_point():
-        for first, values in parts:
-            rows = out[first - top : first - top + len(values)]
-            values = _scaled(values, factor, summand)
-            torch.clamp(values, min=0, out=rows) if relu else rows.copy_(values)
-        return
-
-    summand = summand + 0.5  # cutting off the fraction rounds it
-    at_a_time = max(1, PART // out[0].numel())
-    for first, values in parts:
-        rows = out[first - top : first - top + len(values)]
-        for part, target in zip(values.split(at_a_time), rows.split(at_a_time), strict=True):
-            numbers = torch.addcmul(summand, part, factor)
-            if relu:
-                numbers.clamp_(min=0)
-            cut_off(numbers, out=target)
-
-
-def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
-    """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32."""
-    if values.dtype == torch.float32 or values.device.type != "cpu":
-        return torch.addcmul(summand, values, factor)
-    # Of two types addcmul makes copies, which batch normalisation by known statistics does without;
-    # these leave all as it is, together with an eps that some versions want to be positive.
-    image = values.permute(2, 0, 1).unsqueeze(0)
-    mean, variance = torch.zeros_like(factor), torch.full_like(factor, 0.5)
-    image = F.batch_norm(image, mean, variance, factor, summand, eps=0.5)
-    return image[0].permute(1, 2, 0)
-
-
-def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (N, C), channel by channel, float32."""
-    if values.device.type != "cpu":
-        variance, mean = torch.var_mean(values.float(), dim=0, correction=0)
-        return mean, variance
-    wide = _side_by_side(values)
-    image = wide.view(1, len(wide), 1, -1).permute(0, 3, 1, 2)
-    # Several times as fast there. Running statistics, which are not needed, in float32: then the
-    # results are, too.
-    running = torch.zeros(2, wide.shape[1])
-    means, variances = torch.batch_norm_update_stats(image, *running, 0.0)
-    means, variances = (t.view(-1, values.shape[1]) for t in (means, variances))
-    return _of_all(means, variances, 1 / len(means))
-
-
-def _of_all(means: Tensor, variances: Tensor, shares: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of several parts together, from theirs (parts, C) and shares."""
-    mean = (shares * means).sum(0)
-    return mean, (shares * (variances + (means - mean).square())).sum(0)
-
-
-def _extreme(function: Callable[..., Tensor], values: Tensor) -> Tensor:
-    """The highest or lowest of (N, C), channel by channel: `function` is torch.amax or amin."""
-    return function(function(_side_by_side(values), 0).view(-1, values.shape[1]), 0)
-
-
-def _side_by_side(values: Tensor) -> Tensor:
-    """(N, C) -> (N / n, n * C), for PyTorch is slow with few channels."""
-    return values.reshape(len(values) // math.gcd(len(values), 16), -1)

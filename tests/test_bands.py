@@ -105,16 +105,6 @@ def test_8_bit_integers_of_bytes_and_of_the_same_as_numbers(net):
     assert torch.equal(in_bands(net, ((pixels / 255 - 0.5) * 9).clamp(0, 1)), beyond)
 
 
-@pytest.mark.parametrize(("pixels", "channels"), [(1, 3), (24, 3), (48, 7), (5, 32)])
-def test_statistics_of_each_channel(pixels, channels):
-    torch.manual_seed(0)
-    values = torch.randn(pixels, channels) + torch.arange(channels)
-    mean, variance = feature_maps._mean_and_variance(values)
-    torch.testing.assert_close(mean, values.mean(0))
-    torch.testing.assert_close(variance, values.var(0, correction=0), rtol=1e-4, atol=1e-6)
-    assert torch.equal(feature_maps._extreme(torch.amin, values), values.amin(0))
-
-
 @NEEDS_INT8
 def test_8_bit_integers_of_next_to_nothing(net):
     for size in ((1, 1), (2, 3)):  # channels are nearly the same everywhere

@@ -93,7 +93,7 @@ def train(
         OSError: a file cannot be read or written.
     """
     if int8 and (accelerator.mixed_precision != "no" or not is_exact(accelerator.device)):
-        raise ValueError("int8 is for CPUs where is_exact, without mixed precision")
+        raise ValueError("int8 is for CPUs where it is exact, without mixed precision")
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps = settings.accumulation
