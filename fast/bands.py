@@ -46,13 +46,14 @@ def stylize_in_bands(
     with one_core_each(num_workers) as workers:
         features = _last_features(net, image, memory, workers)
         kernel = net.to_rgb.kernel(features.to_levels() if net.int8 else None)
-        height, width = image.shape[-2:]
+        (height, width), stride = image.shape[-2:], net.stem_stride
 
         def paint(band: tuple[int, int]) -> tuple[int, Tensor]:
             top, rows = band
-            x = padded(features, net.margin + top, rows, net.padding, "reflect", like)
+            first, some = (net.margin + top) // stride, math.ceil(rows / stride)
+            x = padded(features, first, some, net.padding, "reflect", like)
             x = net.to_image(net.to_rgb.convolve(x, kernel))
-            return top, x[..., net.margin : net.margin + width]
+            return top, x[..., :rows, net.margin : net.margin + width]
 
         row_values = features.width * features.channels
         cuts = bands(height, row_values, like.device, num=workers.num, padding=net.padding)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import ConvLayer, UpsampleConvLayer
-from models.transformer_net import OUTPUT_SCALE, TransformerNet
+from models.transformer_net import TransformerNet
 
 
 class PlainNet(nn.Module):
@@ -26,8 +26,8 @@ class PlainNet(nn.Module):
             image: (B, 3, H, W) RGB in [0, 1], H and W 5 or more.
 
         Returns:
-            (B, 3, H, W) RGB around [0, 1], with H and W rounded up to multiples of 4; what is too
-            much is to be cut off.
+            (B, 3, H, W) RGB around [0, 1], with H and W rounded up to multiples of 4 times the
+            stem's stride; what is too much is to be cut off.
         """
         net, x = self.net, image
         for layer in net.encoder:
@@ -36,8 +36,8 @@ class PlainNet(nn.Module):
             x = x + _conv_norm(F.relu(_conv_norm(x, block.conv1)), block.conv2)
         for layer in net.decoder:
             x = F.relu(_up_conv_norm(x, layer))
-        x = OUTPUT_SCALE * F.conv2d(_reflect(x, net.padding), net.to_rgb.weight, net.to_rgb.bias)
-        return x.sigmoid() if net.sigmoid else 0.5 + x
+        x = F.conv2d(_reflect(x, net.padding), net.to_rgb.weight, net.to_rgb.bias)
+        return net.to_image(x)
 
 
 def _conv_norm(x: Tensor, layer: ConvLayer) -> Tensor:

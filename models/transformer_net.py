@@ -1,6 +1,7 @@
 """Johnson's image transformation network (no relation to attention)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import ConvLayer, ResidualBlock, RowConv2d, UpsampleConvLayer, reflect
@@ -31,12 +32,15 @@ class TransformerNet(nn.Module):
             the style image's border leaves traces.
         transposed: up-sample by transposed convolutions.
         sigmoid: end in a sigmoid instead of a linear output.
+        stem_stride: of the first convolution, 1 or 2. With 2 no layer works at the image's full
+            size: the last convolution computes four pixels at each position (sub-pixel convolution,
+            Shi et al., arXiv 1609.05158), in a third of the time.
 
     Raises:
-        ValueError: width or num_blocks is not positive, or the margin is not from 0 to 64.
+        ValueError: width or num_blocks is not positive, the margin is not from 0 to 64 or odd with
+            a stem_stride of 2, or that is another.
     """
 
-    padding = 4  # px, of the input of the last convolution
     int8 = False  # see use_int8
 
     def __init__(
@@ -47,6 +51,7 @@ class TransformerNet(nn.Module):
         margin: int = 8,
         transposed: bool = False,
         sigmoid: bool = False,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         if width < 1 or num_blocks < 1:
@@ -55,17 +60,23 @@ class TransformerNet(nn.Module):
             )
         if not 0 <= margin <= 64:
             raise ValueError(f"the margin must be from 0 to 64 px, not {margin}")
+        if stem_stride not in (1, 2) or margin % stem_stride:
+            raise ValueError(
+                f"stem_stride must be 1 or 2 and divide the margin, {margin}, not {stem_stride}"
+            )
         self.arguments = {
             "width": width,
             "num_blocks": num_blocks,
             "margin": margin,
             "transposed": transposed,
             "sigmoid": sigmoid,
+            "stem_stride": stem_stride,
         }
         self.margin = margin
         self.sigmoid = sigmoid
+        self.stem_stride = stem_stride
         self.encoder = nn.Sequential(
-            ConvLayer(3, width, kernel_size=9),
+            ConvLayer(3, width, kernel_size=9, stride=stem_stride),
             ConvLayer(width, 2 * width, kernel_size=3, stride=2),
             ConvLayer(2 * width, 4 * width, kernel_size=3, stride=2),
         )
@@ -74,7 +85,9 @@ class TransformerNet(nn.Module):
             UpsampleConvLayer(4 * width, 2 * width, transposed=transposed),
             UpsampleConvLayer(2 * width, width, transposed=transposed),
         )
-        self.to_rgb = RowConv2d(width, 3, kernel_size=9)
+        kernel_size = 9 if stem_stride == 1 else 5
+        self.to_rgb = RowConv2d(width, 3 * stem_stride**2, kernel_size=kernel_size)
+        self.padding = kernel_size // 2  # of the input of the last convolution
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -109,12 +122,12 @@ class TransformerNet(nn.Module):
         x = image.to(dtype).contiguous(memory_format=torch.channels_last)
         # All feature maps in that type; autocast itself would pad and normalise in float32.
         with torch.autocast(kind, enabled=False):
-            # The strides round up, so that the result is a multiple of 4 px high and wide.
+            # The strides round up: the result is some px higher and wider.
             x = self.decoder(self.trunk(self.encoder(x)))
             x = self.to_rgb(reflect(x, *(self.padding,) * 4))
             return self.to_image(x)[..., :height, :width]
 
     def to_image(self, x: Tensor) -> Tensor:
-        """The last convolution's output -> float32 RGB around [0, 1]."""
-        x = OUTPUT_SCALE * x.float()
+        """The last convolution's output -> float32 RGB around [0, 1], of the image's size."""
+        x = F.pixel_shuffle(OUTPUT_SCALE * x.float(), self.stem_stride)
         return x.sigmoid() if self.sigmoid else 0.5 + x

@@ -67,6 +67,13 @@ def test_networks_of_other_projects_on_bands(small_bands, size, memory):
     assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
 
 
+@pytest.mark.parametrize("memory", [PLENTY, 0])
+@pytest.mark.parametrize("size", [(45, 50), (5, 7), (9, 12)])
+def test_networks_that_work_at_half_the_size_on_bands(small_bands, size, memory):
+    net, image = random_net(margin=4, stem_stride=2), smooth_image(*size)
+    assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
+
+
 def test_shipped_network_and_bands_of_the_usual_size():
     net = load_net("starry_night", device="cpu", precision="float32")
     image = smooth_image(90, 70)
@@ -74,9 +81,10 @@ def test_shipped_network_and_bands_of_the_usual_size():
 
 
 @pytest.mark.parametrize("memory", [PLENTY, 0])
+@pytest.mark.parametrize("arguments", [{"margin": 3}, {"stem_stride": 2}])
 @pytest.mark.parametrize("size", [(53, 71), (90, 33)])
-def test_bfloat16_makes_little_difference(net, small_bands, size, memory):
-    image = smooth_image(*size)
+def test_bfloat16_makes_little_difference(small_bands, size, arguments, memory):
+    net, image = random_net(**arguments), smooth_image(*size)
     expected = whole(net, image) - 0.5
     error = in_bands(set_precision(net, torch.bfloat16), image, memory) - 0.5 - expected
     assert 0 < error.norm() < 0.05 * expected.norm()
@@ -84,7 +92,9 @@ def test_bfloat16_makes_little_difference(net, small_bands, size, memory):
 
 @NEEDS_INT8
 @pytest.mark.parametrize("memory", [PLENTY, 0])
-@pytest.mark.parametrize("arguments", [{"margin": 3}, {"margin": 0, "transposed": True}])
+@pytest.mark.parametrize(
+    "arguments", [{"margin": 3}, {"margin": 0, "transposed": True}, {"stem_stride": 2}]
+)
 @pytest.mark.parametrize("size", [(53, 71), (90, 33)])
 def test_8_bit_integers_make_little_difference(small_bands, size, arguments, memory):
     net = random_net(**arguments)

@@ -15,7 +15,11 @@ from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
 
 # As they are trained here, and as clipmorph's are.
-KINDS = ({"margin": 8}, {"margin": 0, "transposed": True, "sigmoid": True})
+KINDS = (
+    {"margin": 8},
+    {"margin": 8, "stem_stride": 2},
+    {"margin": 0, "transposed": True, "sigmoid": True},
+)
 SIZES = ((40, 56), (41, 55), (9, 9), (12, 200))
 
 

@@ -362,6 +362,28 @@ def test_flat_parts_of_a_photo_are_not_trained_on(tmp_path):
     assert crops[0][0].shape == (3, 32, 32)
 
 
+def test_photos_smaller_than_the_crops_are_not_blurred(tmp_path):
+    sharp = torch.rand(1, 3, 32, 32).round()
+    write_image(tmp_path / "small.png", sharp)
+    crops = PhotoCrops(find_photos(tmp_path), lambda item: 64, range(40))
+    contrast = torch.tensor([crop.std() for crop, _ in crops])
+    mosaics = contrast > 0.9 * sharp.std()  # of four whole photos, none of them enlarged
+    assert 0.5 < mosaics.float().mean() < 0.9
+    mosaic = crops[int(contrast.argmax())][0]
+    assert mosaic.shape == (3, 64, 64)
+    photo = sharp[0] if torch.allclose(mosaic[:, :32, :32], sharp[0]) else sharp[0].flip(-1)
+    torch.testing.assert_close(mosaic[:, :32, :32], photo)
+
+
+def test_crops_are_enlarged_only_if_the_photo_is_smaller(tmp_path):
+    sharp = torch.rand(1, 3, 40, 40).round()
+    write_image(tmp_path / "photo.png", sharp)
+    crops = PhotoCrops(find_photos(tmp_path), always_32, range(20))
+    assert all(crop.std() > 0.5 * sharp.std() for crop, _ in crops)
+    large = PhotoCrops(find_photos(tmp_path), lambda item: 100, range(20))  # not even half as large
+    assert all(crop.std() < 0.9 * sharp.std() for crop, _ in large)
+
+
 def test_gradients_of_all_steps_have_the_same_length():
     weights = [torch.zeros(2, requires_grad=True), torch.zeros((), requires_grad=True)]
     usual, nothing = [0.0, 0.6, 0.8], [0.0, 0.0, 0.0]

@@ -6,8 +6,9 @@ from models.transformer_net import TransformerNet
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (13, 22), (33, 47)])
-def test_output_has_exactly_the_size_of_the_input(size):
-    net = TransformerNet(width=4, num_blocks=1)
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_output_has_exactly_the_size_of_the_input(size, stem_stride):
+    net = TransformerNet(width=4, num_blocks=1, stem_stride=stem_stride)
     result = net(torch.rand(2, 3, *size))
     assert result.shape == (2, 3, *size)
     assert result.isfinite().all()
@@ -33,6 +34,15 @@ def test_classic_network_has_johnsons_parameters_less_the_biases_that_normalisat
     assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 - 1_600
 
 
+def test_stem_stride_halves_the_size_of_all_feature_maps():
+    sizes = []
+    for stem_stride in (1, 2):
+        net = TransformerNet(width=4, num_blocks=1, stem_stride=stem_stride)
+        net.to_rgb.register_forward_hook(lambda _, inputs, out: sizes.append(out.shape[1:]))
+        net(torch.rand(1, 3, 32, 64))
+    assert sizes == [(3, 32, 64), (12, 16, 32)]
+
+
 def test_layout_of_the_input_does_not_matter():
     net = TransformerNet(width=4, num_blocks=1).eval()
     image = torch.rand(1, 3, 20, 28)
@@ -46,6 +56,8 @@ def test_layout_of_the_input_does_not_matter():
         ({"num_blocks": 0}, "1 or more"),
         ({"margin": -1}, "from 0 to 64 px"),
         ({"margin": 10**9}, "from 0 to 64 px"),
+        ({"stem_stride": 3}, "must be 1 or 2"),
+        ({"stem_stride": 2, "margin": 3}, "divide the margin, 3"),
     ],
 )
 def test_impossible_network_is_refused(wrong, what):

@@ -99,7 +99,9 @@ def train(
     accelerator.gradient_accumulation_steps = settings.accumulation
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
-    net = TransformerNet(width=settings.width, num_blocks=settings.num_blocks)
+    net = TransformerNet(
+        width=settings.width, num_blocks=settings.num_blocks, stem_stride=settings.stem_stride
+    )
     net.use_int8(int8)
     names = photos.names.encode(errors="surrogateescape")
     checkpoint = Checkpoint(
@@ -229,7 +231,7 @@ def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
     if initial.arguments | {"margin": net.margin} != net.arguments:
         raise ValueError(
             f"--init-from {path} is a network of {initial.arguments}, this training's has "
-            f"{net.arguments}: set --width and --num-blocks"
+            f"{net.arguments}: set --width, --num-blocks and --stem-stride"
         )
     return initial.state_dict()
 
