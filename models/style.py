@@ -61,14 +61,17 @@ class _Bfloat16Product(torch.autograd.Function):
 
     Processors that are fast in bfloat16 sum up in float32, but return bfloat16. A second product,
     from which the first one is taken away before it is rounded, gives what the rounding took.
+    Image by image, for the product of a batch copies its transposed factor.
     """
 
     @staticmethod
     def forward(ctx, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
-        product = flat.mT @ flat
-        rest = torch.baddbmm(product, flat.mT, flat, beta=-1)
-        return product.float() + rest
+        products = []
+        for image in flat:
+            product = image.T @ image
+            products.append(product.float() + torch.addmm(product, image.T, image, beta=-1))
+        return torch.stack(products)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def test_plan_is_told_once_and_before_the_first_step():
 
 def test_the_plan_of_a_resumed_run_counts_the_steps_that_are_left(monkeypatch):
     monkeypatch.setattr(memory, "seconds_per_pixel", lambda *_: 0.001)
-    settings = SlowSettings(size=128, min_size=64, steps=30)  # 19 and 11 steps
+    settings = SlowSettings(size=128, min_size=64, steps=30)  # 9, 10 and 11 steps
     states, plans = [], []
 
     def interrupt(iterate):

@@ -150,14 +150,14 @@ def test_a_scale_that_diverges_at_once_gives_the_smaller_one_enlarged():
 
     seen = []
     with pytest.warns(UserWarning, match="not finite"):
-        result = run_slow(seen.append, objective=exploding, min_size=20)
+        result = run_slow(seen.append, objective=exploding, min_size=20, scale_factor=2)
     assert result.shape == CONTENT.shape
     assert (resized(result, 20) - seen[-1].best).abs().mean() < 0.05
 
 
 def test_a_larger_scale_begins_with_the_contents_detail():
     seen = []
-    settings = SlowSettings(size=40, min_size=20, steps=2)
+    settings = SlowSettings(size=40, min_size=20, scale_factor=2, steps=2)
     only_content = dataclasses.replace(SHALLOW, style_weight=0.0)
     stylize(CONTENT, [STYLE], settings, only_content, callback=seen.append)
     assert [iterate.size for iterate in seen] == [(16, 20), (32, 40)]

@@ -19,8 +19,9 @@ from tests.conftest import smooth_image
 from tests.test_architecture import ROOT
 
 # Two scales of 12 and 6 steps.
-FEW = "--size 40 --min-size 20 --steps 18 --content-layers relu2_1 --style-layers relu1_1,relu2_1"
-FEW = [*FEW.split(), "--init", "noise", "--precision", "float32", "--quiet"]
+FEW = "--size 40 --min-size 20 --scale-factor 2 --decay 0.6 --steps 18 --init noise"
+SHALLOW = "--content-layers relu2_1 --style-layers relu1_1,relu2_1"
+FEW = [*FEW.split(), *SHALLOW.split(), "--precision", "float32", "--quiet"]
 
 
 @pytest.fixture
