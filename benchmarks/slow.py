@@ -73,9 +73,9 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
     start = CLOCKS[args.clock]()
     init = load(MODEL, device=args.device)(content) if args.start == MODEL else None
     start_from = args.start if args.start in ("content", "noise") else "content"
-    settings = replace(settings, size=args.size, init=start_from)
-    if init is not None:  # nothing is left to be found at small scales
-        settings = replace(settings, min_size=0)
+    # From a painting on nothing is left to be found at small scales.
+    min_size = settings.min_size if init is None else 0
+    settings = replace(settings, size=args.size, init=start_from, min_size=min_size)
     try:
         dtype, loss = pick_precision("auto", device), LossSettings()
         stylize(content, [style], settings, loss, init=init, dtype=dtype, callback=watch)

@@ -80,7 +80,12 @@ def read_image(
 
 
 def decode_image(
-    file: BinaryIO, name: str, *, long_side: int | None = None, short_side: int | None = None
+    file: BinaryIO,
+    name: str,
+    *,
+    long_side: int | None = None,
+    short_side: int | None = None,
+    enlarge: bool = True,
 ) -> Picture:
     """The same for an open file, which may lie in an archive or in memory.
 
@@ -88,6 +93,7 @@ def decode_image(
         file: open for reading, seekable.
         name: what to call it in an error message.
         long_side, short_side: as for read_image.
+        enlarge: also if that makes it larger than it is.
 
     Raises:
         OSError, ValueError: as read_image does.
@@ -102,6 +108,8 @@ def decode_image(
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
                 size = scaled_size(image.size, long_side, short_side)
+                if not enlarge:
+                    size = min(size, image.size)
                 if size[0] * size[1] > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 original_size = image.size

@@ -235,16 +235,14 @@ def _draw(content: bytes, name: str, size: int, random: np.random.Generator) -> 
     """
     zoom, top, left, mirror, tiled = random.random(5).tolist()
     short_side = round(size * (1 + (ZOOM - 1) * zoom))
-    picture = decode_image(BytesIO(content), name, short_side=short_side)
-    largest = min(picture.original_size)
-    if size / 2 <= largest < size and tiled < MOSAIC:
+    image = decode_image(BytesIO(content), name, short_side=short_side, enlarge=False).rgb[0]
+    if size / 2 <= min(image.shape[1:]) < size and tiled < MOSAIC:
         tiles = [_draw(content, name, math.ceil(size / 2), random) for _ in range(4)]
         rows = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
         return torch.cat(rows, dim=1)[:, :size, :size]
-    if short_side > max(size, largest):
-        picture = decode_image(BytesIO(content), name, short_side=max(size, largest))
-    image = picture.rgb[0]
-    height, width = image.shape[-2:]
+    if min(image.shape[1:]) < size:
+        image = decode_image(BytesIO(content), name, short_side=size).rgb[0]
+    height, width = image.shape[1:]
     y, x = round(top * (height - size)), round(left * (width - size))
     crop = image[:, y : y + size, x : x + size]
     return crop.flip(-1) if mirror < 0.5 else crop.clone()
