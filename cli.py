@@ -22,7 +22,9 @@ OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """A parser that shows the module's docstring as it stands and takes no abbreviated flags."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # None for train.py and predict.py
     return argparse.ArgumentParser(
+        prog=module and f"python -m {module.name.removesuffix('.__main__')}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -31,9 +33,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def add_settings(
     parser: argparse.ArgumentParser, settings: type, title: str, defaults: Any = None
-) -> None:
-    """A flag for every field of a dataclass; help and default are those of the class itself, or
-    the defaults those of one of its instances.
+) -> argparse._ArgumentGroup:
+    """A flag for every field of a dataclass, in a group; help and default are those of the class
+    itself, or the defaults those of one of its instances.
     """
     helps, hints = _argument_docs(settings), get_type_hints(settings)
     group = parser.add_argument_group(title)
@@ -48,12 +50,12 @@ def add_settings(
             metavar=_metavar(setting.name, default),
             help=f"{helps[setting.name]} (default: {shown})".replace("%", "%%"),
         )
+    return group
 
 
 def add_loss_flags(parser: argparse.ArgumentParser, defaults: LossSettings | None = None) -> None:
     """The flags of LossSettings, and --strength in the place of --style-weight."""
-    add_settings(parser, LossSettings, "losses", defaults)
-    parser.add_argument(
+    add_settings(parser, LossSettings, "losses", defaults).add_argument(
         "--strength",
         type=float,
         metavar="0...1",
@@ -123,7 +125,7 @@ def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Setting
 
 def positive_int(text: str) -> int:
     """An argparse type: an integer of 1 or more."""
-    value = int(text)
+    value = _number(int, text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
     return value
@@ -131,7 +133,7 @@ def positive_int(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
-    value = float(text)
+    value = _number(float, text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
@@ -144,7 +146,7 @@ def gigabytes(text: str) -> float:
 
 def not_negative(text: str) -> int:
     """An argparse type: an integer of 0 or more."""
-    value = int(text)
+    value = _number(int, text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
     return value
@@ -154,19 +156,28 @@ def list_of(kind: type) -> Callable[[str], tuple]:
     """An argparse type: values separated by commas."""
 
     def values(text: str) -> tuple:
-        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        return tuple(_number(kind, part.strip()) for part in text.split(",") if part.strip())
 
     return values
 
 
-def check_output(path: Path, *, exists_ok: bool, remedy: str, flag: str = "-o") -> None:
-    """ValueError unless a file can be written; the remedy is what to do if there is one."""
+def _number(kind: type, text: str) -> Any:
+    """A value of a kind; argparse would speak of the function that could not make it."""
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
+
+
+def check_output(path: Path, *, exists_ok: bool, flag: str = "-o") -> None:
+    """ValueError unless a file can be written there."""
     if not path.parent.is_dir():
         raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"{flag} {path}: no file can be written there")
     if path.exists() and not exists_ok:
-        raise ValueError(f"{flag} {path} exists; {remedy}")
+        raise ValueError(f"{flag} {path} exists; replace it by --force")
 
 
 def say(message: str) -> None:

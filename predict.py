@@ -187,7 +187,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--force replaces files and --resume keeps them; give one")
     if args.blend and args.grid:
         raise ValueError("--grid shows each model by itself; leave out --blend")
-    if args.model and not args.grid:
+    if not args.grid:
         check_blend(len(args.model), args.blend)
     if args.mask:
         read_image(args.mask)
@@ -207,11 +207,11 @@ def make_painter(
     load = partial(
         fast.load, device=args.device, precision=args.precision, max_memory=args.max_memory
     )
-    models, problems = {}, []
+    models, problems = [], []
     if args.grid:
         for path in paths:
             try:
-                models[label(path)] = load(path)
+                models.append((label(path), load(path)))
             except (OSError, ValueError) as error:
                 if args.model:
                     raise

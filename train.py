@@ -17,13 +17,14 @@ import inspect
 import os
 from pathlib import Path
 
-from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, is_tensorboard_available
 from tqdm import tqdm
 
 import cli
 from fast.training.loop import train
 from fast.training.progress import TrainingProgress
+from fast.training.record import files_of
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
@@ -86,17 +87,20 @@ def parse_args() -> argparse.Namespace:
         type=cli.not_negative,
         default=defaults["keep"],
         metavar="N",
-        help="checkpoints to keep beside the latest (default: %(default)s)",
+        help="older checkpoints to keep, as FILE.step500.pth (default: %(default)s)",
     )
     run.add_argument(
         "--resume", action="store_true", help="go on from the output if it exists; else start"
     )
-    run.add_argument("--force", action="store_true", help="overwrite an existing output")
+    run.add_argument(
+        "--force", action="store_true", help="start anew: overwrite or remove the output's files"
+    )
     run.add_argument(
         "--mixed-precision",
         choices=("auto", *MIXED_PRECISIONS.values()),
         default="auto",
-        help="precision of the convolutions; auto takes the fastest (default: %(default)s)",
+        help="precision of the convolutions; auto takes bf16 or, on CPUs, int8 where they are "
+        "faster, else no (default: %(default)s)",
     )
     run.add_argument(
         "--compile",
@@ -127,12 +131,17 @@ def main() -> int:
     args = parse_args()
     if args.output.suffix != ".pth":
         raise ValueError(f"-o {args.output}: the name must end in .pth")
-    for suffix in (".pth", ".jsonl", ".preview.jpg"):
-        cli.check_output(
-            args.output.with_suffix(suffix),
-            exists_ok=args.resume or args.force,
-            remedy="go on with it by --resume, or replace it by --force",
+    if args.resume and args.force:
+        raise ValueError("--resume goes on and --force starts anew; give one of them")
+    cli.check_output(args.output, exists_ok=True)
+    there = [] if args.force else files_of(args.output)
+    if args.resume and there and args.output not in there:
+        raise ValueError(
+            f"--resume: {args.output} is missing and {there[-1]} is there; copy a checkpoint to "
+            f"{args.output.name} to go on from it, or start anew by --force"
         )
+    if there and not args.resume:
+        raise ValueError(f"-o {there[0]} exists; go on by --resume, or start anew by --force")
     if args.init_from and not args.init_from.is_file():
         raise ValueError(f"--init-from {args.init_from}: there is no such file")
     if args.tensorboard and not is_tensorboard_available():
@@ -147,6 +156,9 @@ def main() -> int:
         precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
     if precision == "auto":
         precision = MIXED_PRECISIONS[pick_precision("auto", device)]
+    # Decided by a measurement, which may come out differently in another process.
+    PartialState(cpu=device.type == "cpu")
+    [precision] = broadcast_object_list([precision])
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("--mixed-precision fp16 needs a GPU; choose bf16 or no")
     if precision == "int8" and not is_exact(device):
@@ -167,6 +179,8 @@ def main() -> int:
 
     def stop(error: KeyboardInterrupt) -> None:
         nonlocal ended_by
+        if bar is None:  # no step is done that could be saved
+            raise error
         ended_by = error
 
     def report(progress: TrainingProgress) -> None:

@@ -1,4 +1,4 @@
-"""Memory and time of a step of the slow path as a whole and in tiles, beside the estimate.
+"""Memory and time of a step with the Gram losses as a whole and in tiles, beside the estimate.
 
     python -m benchmarks.memory
     python -m benchmarks.memory --size 2048 --sides 512

@@ -149,11 +149,11 @@ def main() -> int:
     textbook, ours = {}, {}
     for start in args.starts:
         # A trained style is a start for ours alone: to the same loss as from the content image.
-        if start != MODEL or "content" not in textbook:
-            textbook[start] = measure("textbook", "noise" if start == "noise" else "content", args)
-        theirs = textbook.get(start, textbook.get("content"))
-        ours[start] = measure("ours", start, args, theirs["loss"])
-        print(row(start, theirs, ours[start]), flush=True)
+        theirs = "content" if start == MODEL else start
+        if theirs not in textbook:
+            textbook[theirs] = measure("textbook", theirs, args)
+        ours[start] = measure("ours", start, args, textbook[theirs]["loss"])
+        print(row(start, textbook[theirs], ours[start]), flush=True)
     peaks = [max(run["memory"] for run in side.values()) for side in (textbook, ours)]
     print(f"| memory | | {peaks[0]:.0f} MB | {peaks[1]:.0f} MB | {peaks[0] / peaks[1]:.1f}x |")
     return cli.OK

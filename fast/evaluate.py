@@ -30,7 +30,6 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.prog = "python -m fast.evaluate"
     parser.add_argument(
         "--model", action="append", required=True, help="checkpoint; may be given several times"
     )
@@ -52,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         help="longer side of the photos (default: %(default)s)",
     )
     parser.add_argument(
-        "--limit",
+        "--max-iterations",
         type=cli.not_negative,
         default=100,
         metavar="N",
@@ -67,15 +66,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     if args.json:
-        cli.check_output(
-            args.json, flag="--json", exists_ok=args.force, remedy="replace it by --force"
-        )
+        cli.check_output(args.json, flag="--json", exists_ok=args.force)
     keep_pages()
     models = {}
     for path in map(find_model, args.model):
         checkpoint = read_checkpoint(path)
-        style = args.style or SAMPLES / checkpoint.style.get("file", "")
-        models[path] = checkpoint, make_loss(path, checkpoint, style)
+        models[path] = checkpoint, make_loss(path, checkpoint, args.style)
     photos = read_photos(find_photos(args.data, limit=args.data_limit), args.size)
 
     report = {}
@@ -86,7 +82,7 @@ def main() -> int:
         print(f"| --- {'| --- ' * len(Figures.__annotations__)}|")
         rows = {}
         for photo, image in photos.items():
-            rows[photo] = measure(net, loss, image, limit=args.limit)
+            rows[photo] = measure(net, loss, image, limit=args.max_iterations)
             print(_row(photo, asdict(rows[photo])), flush=True)
         figures = {**summary(list(rows.values())), "size": args.size}
         print(_row("mean; of iterations the median", figures))
@@ -104,12 +100,18 @@ def main() -> int:
     return cli.OK
 
 
-def make_loss(path: Path, checkpoint: Checkpoint, style: Path) -> PerceptualLoss:
-    """The objective of a trained network; ValueError if the style image is another one."""
+def make_loss(path: Path, checkpoint: Checkpoint, style: Path | None) -> PerceptualLoss:
+    """The objective of a trained network; ValueError if the style image, by default that in
+    samples/, is another one.
+    """
     try:
         settings, style_size = LossSettings(**checkpoint.loss), checkpoint.training["style_size"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} does not say how it was trained") from error
+    if style is None:
+        style = SAMPLES / str(checkpoint.style.get("file"))
+        if not style.is_file():
+            raise ValueError(f"{path}: its style picture is not in samples/; give it by --style")
     if sha256(style) != checkpoint.style.get("sha256"):
         raise ValueError(f"--style {style} is not the picture that {path} was trained on")
     return PerceptualLoss(settings, [read_image(style, long_side=style_size).rgb])

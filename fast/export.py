@@ -127,7 +127,7 @@ def main() -> int:
     suffix = args.output.suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"-o {args.output}: the suffix must be {' or '.join(FORMATS)}")
-    cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
+    cli.check_output(args.output, exists_ok=args.force)
     path = find_model(args.model)
     net = load_net(path, device="cpu", precision="float32")
     style = read_checkpoint(path).style

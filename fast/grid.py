@@ -1,6 +1,6 @@
 """All styles on one photo: a sheet to choose from."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from fast.model import StyleModel
@@ -9,13 +9,16 @@ from media import Picture, contact_sheet
 GRID_SIZE = 480  # px: longer side of each picture
 
 
-def paint_grid(photo: Picture, models: Mapping[str, StyleModel], **look: Any) -> Picture:
+def paint_grid(photo: Picture, models: Sequence[tuple[str, StyleModel]], **look: Any) -> Picture:
     """A labelled contact sheet of a photo and its paintings.
 
     Args:
         photo: of about GRID_SIZE.
-        models: by what is written under their paintings.
+        models: what is written under its painting, and the model.
         look: keywords of StyleModel.paint.
     """
-    paintings = [model.paint(photo.pixels, **look) for model in models.values()]
-    return Picture(contact_sheet([photo.pixels, *paintings], ["photo", *models]))
+    labels, paintings = ["photo"], [photo.pixels]
+    for label, model in models:
+        labels.append(label)
+        paintings.append(model.paint(photo.pixels, **look))
+    return Picture(contact_sheet(paintings, labels))

@@ -60,7 +60,7 @@ class StyleModel:
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
             mask: what to paint, white or opaque, of the photo's size; its border is softened. Or a
-                tensor (H, W) in [0, 1] of the result's size.
+                tensor (H, W), bool or in [0, 1], of the result's size.
             invert_mask: paint what the mask leaves out.
             output: image file to write, in the format of its suffix; an existing one is replaced.
 
@@ -73,6 +73,8 @@ class StyleModel:
             ValueError: a file is no image, or a setting is out of its range.
         """
         check_look(strength, stroke)
+        if invert_mask and mask is None:
+            raise ValueError("invert_mask needs a mask")
         if isinstance(photo, Tensor):
             _check_tensor(photo)
             height, width = photo.shape[-2:]
@@ -159,8 +161,7 @@ def load(
         blend: how much of each model; equal parts by default.
         device: "cpu", "cuda", "mps"...; the best there is by default.
         precision: of the convolutions: "float32", "bfloat16", "float16", "int8", or "auto" for the
-            fastest
-            that is safe. Statistics are float32 in any case.
+            fastest that is safe. Statistics are float32 in any case.
         max_memory: bytes that the process may take in all, half of what is free by default; with
             less, large photos take longer.
 
@@ -189,6 +190,10 @@ def as_mask(mask: Tensor | PilImage | Path | str, photo: Picture, *, invert: boo
         mask = read_mask(mask, photo)
     elif mask.shape[-2:] != (height, width) or mask.numel() != height * width:
         raise ValueError(f"a mask of {tuple(mask.shape)} does not fit {height} rows of {width} px")
+    elif mask.dtype == torch.bool:
+        mask = mask.float()
+    elif not mask.is_floating_point():
+        raise ValueError(f"a mask must be bool or from 0 to 1, not {mask.dtype}")
     mask = mask.reshape(1, 1, height, width)
     if invert:
         mask = (255 if mask.dtype == torch.uint8 else 1) - mask
@@ -199,7 +204,7 @@ def _check_tensor(photo: Tensor) -> None:
     is_image = photo.dim() == 4 and photo.shape[1] == 3 and 0 not in photo.shape
     if not is_image or not (photo.is_floating_point() or photo.dtype == torch.uint8):
         kind = f"{tuple(photo.shape)} of {str(photo.dtype).removeprefix('torch.')}"
-        raise ValueError(f"a tensor must be (B, 3, H, W) of float32 or uint8, not {kind}")
+        raise ValueError(f"a tensor must be (B, 3, H, W) of floating point or uint8, not {kind}")
 
 
 def check_look(strength: float, stroke: float) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fast.bands import stylize_in_bands
 from media import as_bytes, as_float
 from media.colors import keep_colors
-from models.checkpoint import read_checkpoint
+from models.checkpoint import read_network
 from models.device import (
     free_memory,
     is_out_of_memory,
@@ -61,12 +61,8 @@ def load_net(
     where = pick_device(device)
     dtype = pick_precision(precision, where)
     path = find_model(str(model))
-    checkpoint = read_checkpoint(path)
-    try:
-        net = checkpoint.build().requires_grad_(False)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return set_precision(net.to(where), dtype)
+    _, net = read_network(path)
+    return set_precision(net.requires_grad_(False).to(where), dtype)
 
 
 def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:

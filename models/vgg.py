@@ -211,8 +211,9 @@ def _pool(x: Tensor, name: str, kind: str) -> Tensor:
         return F.max_pool2d(x, 2)
     if kind == "average":
         return F.avg_pool2d(x, 2) * POOLING_SCALES[kind][name]
-    # The small number keeps the root's gradient finite where all is 0.
-    return (F.avg_pool2d(x.square(), 2) + 1e-6).sqrt() * POOLING_SCALES[kind][name]
+    # The small number keeps the root's gradient finite where all is 0; float16 holds no squares.
+    squares = F.avg_pool2d(x.float().square() if x.dtype == torch.float16 else x.square(), 2)
+    return (squares + 1e-6).sqrt().to(x.dtype) * POOLING_SCALES[kind][name]
 
 
 def _read_weights(weights: str, convs: list[str]) -> tuple[dict[str, Tensor], tuple, tuple]:

@@ -50,12 +50,14 @@ def init_file(name: str) -> Path | None:
     return find_model(name) if name.endswith(".pth") else Path(name)
 
 
-def make_init(path: Path | None, device: str | None) -> Callable[[Tensor], Tensor | None]:
+def make_init(
+    path: Path | None, device: str | None, precision: str, max_memory: float | None
+) -> Callable[[Tensor], Tensor | None]:
     """From a content image to the image to start from, or None."""
     if path is None:
         return lambda content: None
     if path.suffix == ".pth":
-        return load(path, device=device)
+        return load(path, device=device, precision=precision, max_memory=max_memory)
     image = read_image(path).rgb
     return lambda content: image
 
@@ -79,19 +81,19 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
                 f"style picture, {len(job.styles)} in all"
             )
     if len(jobs) == 1:
-        cli.check_output(jobs[0].output, exists_ok=True, remedy="")
+        cli.check_output(jobs[0].output, exists_ok=True)
     if args.preview:
         check_format(args.preview, long_side=args.size)
-        cli.check_output(args.preview, exists_ok=True, remedy="", flag="--preview")
+        cli.check_output(args.preview, exists_ok=True, flag="--preview")
         used = {path.resolve() for job in jobs for path in (*job.inputs, job.output)}
         if args.preview.resolve() in used | {path.resolve() for path in others}:
             raise ValueError(f"--preview {args.preview} is an input or the result")
 
 
-def warn_of_changes(recipe: Recipe) -> None:
+def warn_of_changes(recipe: Recipe, inputs: set[str]) -> None:
     """Say which inputs are no longer what they were when the recipe was made."""
-    for name, checksum in recipe.files.items():
-        if Path(name).is_file() and sha256(Path(name)) != checksum:
+    for name in inputs & recipe.files.keys():
+        if sha256(Path(name)) != recipe.files[name]:
             warnings.warn(f"{name} has changed since the recipe was made", stacklevel=2)
 
 
@@ -116,11 +118,11 @@ def main() -> int:
     init = init_file(settings.init)
     check_files(args, jobs, init)
     if args.recipe_used:
-        warn_of_changes(args.recipe_used)
+        warn_of_changes(args.recipe_used, {str(path) for job in jobs for path in job.inputs})
     keep_pages()
     device = pick_device(args.device)
     dtype = pick_precision(args.precision, device)
-    make_image = make_init(init, args.device)
+    make_image = make_init(init, args.device, args.precision, args.max_memory)
     losses = SharedLosses(loss, style_blend=args.style_blend, dtype=dtype, device=device)
 
     room = measure_room(device, args.max_memory)

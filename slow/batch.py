@@ -58,10 +58,11 @@ def plan_jobs(
         blends = [(style,) for path in styles for style in _images(path, output)]
     else:
         blends = [tuple(styles)]
+    photos = _images(contents, output)
     # The styles are the outer loop: what is computed of one serves all contents.
     jobs = []
     for blend in blends:
-        for content in _images(contents, output):
+        for content in photos:
             folder = content.relative_to(contents).parent if contents.is_dir() else Path()
             name = "_".join([content.stem, *(style.stem for style in blend)])
             jobs.append(Job(content, blend, output / folder / f"{name}.png"))

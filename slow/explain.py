@@ -186,7 +186,6 @@ def _show_run(album: Album, recorder: Recorder, size: tuple[int, int]) -> Iterat
 def parse_args() -> argparse.Namespace:
     defaults = explain.__kwdefaults__
     parser = cli.make_parser(__doc__)
-    parser.prog = "python -m slow.explain"
     parser.add_argument("content", type=Path, metavar="CONTENT", help="photo")
     parser.add_argument("style", type=Path, metavar="STYLE", help="style picture")
     parser.add_argument(

@@ -2,19 +2,19 @@
 
 import argparse
 import inspect
+import sys
 from pathlib import Path
 
 import cli
 from media.formats import DEPTHS
 from slow.job import paint
-from slow.recipe import read_recipe
+from slow.recipe import Recipe, read_recipe
 from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The flags, whose defaults are those of the preset, or of the recipe, that is asked for."""
     parser = cli.make_parser(description)
-    parser.prog = "python -m slow"
     parser.add_argument(
         "content", type=Path, metavar="CONTENT", nargs="?", help="photo to paint, or a folder"
     )
@@ -139,10 +139,29 @@ def add_result_flags(parser: argparse.ArgumentParser) -> None:
 def parse_args(description: str) -> argparse.Namespace:
     """The flags; `loss_defaults` and `recipe_used` are what --preset and --from have come to."""
     parser = make_parser(description)
-    args = parser.parse_args()
+    # It drops the -- that names beginning with a dash need.
+    parse = parser.parse_args if "--" in sys.argv else parser.parse_intermixed_args
+    args = parse()
+    if args.recipe_used:
+        leave_out_what_is_of_others(args, args.recipe_used)
     if args.source and args.preset:
         parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe
     if not ends_early and not (args.content and args.styles and args.output):
         parser.error("CONTENT, STYLE and -o FILE are needed")
     return args
+
+
+def leave_out_what_is_of_others(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Masks and weights that --from brings along do not fit a photo or styles given beside it."""
+    if args.content != Path(recipe.content) and _names(args.content_mask) == recipe.content_masks:
+        args.content_mask = []
+    if args.styles != [Path(style) for style in recipe.styles]:
+        if _names(args.style_mask) == recipe.style_masks:
+            args.style_mask = []
+        if args.style_blend == recipe.style_blend:
+            args.style_blend = ()
+
+
+def _names(paths: list[Path]) -> tuple[str, ...]:
+    return tuple(map(str, paths))

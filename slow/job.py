@@ -190,6 +190,7 @@ def paint(
         made = dataclasses.replace(recipe, result=terms, complete=complete)
         write_image(job.output, painting, like=content, depth=depth, text=made.to_json())
 
+    painting = None
     try:
         with interrupt.deferred(progress.stop):
             painting = stylize(
@@ -198,7 +199,7 @@ def paint(
                 recipe.settings,
                 recipe.loss,
                 style_blend=recipe.style_blend,
-                init=init(content.rgb),
+                init=None if state else init(content.rgb),
                 dtype=PRECISIONS[recipe.precision],
                 regions=regions,
                 vgg=vgg,
@@ -218,9 +219,10 @@ def paint(
         progress.finish()
         if progress.latest is None:
             raise
-        write(resized(progress.latest.best, recipe.settings.size), complete=False)
-        if progress.is_stopped and save_every:
+        # Between two steps the state is whole, within one it may not be.
+        if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
+        write(resized(progress.latest.best, recipe.settings.size), complete=False)
         if isinstance(error, KeyboardInterrupt):
             return error
         reason = str(error) or type(error).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.device import free_memory, is_out_of_memory, taken_memory
 from models.loss_settings import LossSettings
-from models.losses import PerceptualLoss
+from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
 from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled
@@ -228,7 +228,7 @@ def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
     side = min(side, max(content.shape[-2:]))
     evaluate: Objective | None = None
 
-    def attempt(image: Tensor):
+    def attempt(image: Tensor) -> LossTerms:
         nonlocal side, evaluate
         while True:
             try:

@@ -21,9 +21,9 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
     All that the loss needs of an image are means over positions, and these add up over tiles. A
     first pass finds them without gradients. The gradient with respect to them is a small matrix for
     each layer, from which a second pass finds that of each tile's pixels; where tiles overlap, it
-    adds up. (Galerne et al., EGSR 2024, have the two passes, but drop the gradient of the overlap,
-    which therefore has to be larger.) The last tile's first pass is its second one, too: a single
-    tile, which is the whole image, needs only one.
+    adds up. (Galerne et al., arXiv 2212.13459, have the two passes, but drop the gradient of the
+    overlap, which therefore has to be larger.) The last tile's first pass is its second one, too: a
+    single tile, which is the whole image, needs only one.
 
     Args:
         loss: with the targets of the style.

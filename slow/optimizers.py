@@ -22,7 +22,7 @@ class LBFGS:
     """Limited-memory BFGS (Nocedal 1980) with one evaluation a step.
 
     It has no test for the end and no line search, which in float32 fail near the minimum: a step is
-    taken whatever the loss does, and a pair of steps with a curvature that is not positive is not
+    taken whatever the loss does, and one along which the curvature is not positive is not
     remembered. The image is never clamped behind its back. The inverse Hessian that it starts from
     is no multiple of the identity but smooths, for the loss is less curved in coarse patterns than
     in fine ones: the same loss is reached in about a quarter fewer steps.
@@ -35,10 +35,12 @@ class LBFGS:
     def __init__(self, learning_rate: float, history: int) -> None:
         self.learning_rate, self.history = learning_rate, history
         self.scale: float | None = None  # of the inverse Hessian to start from
-        self.steps: list[Tensor] = []
-        self.changes: list[Tensor] = []  # of the gradient, over each step
         self.gradient: Tensor | None = None
         self.step_taken: Tensor | None = None
+        self.count = 0  # steps that were remembered; the last ones are still there
+        # Rows are steps, and changes of the gradient over them; a new one takes the oldest's place.
+        self.steps = self.changes = torch.empty(0)
+        self.products = torch.empty(0)  # of steps (rows) and changes, valid where these are later
 
     @torch.no_grad()
     def step(self, image: Tensor, gradient: Tensor) -> None:
@@ -57,24 +59,44 @@ class LBFGS:
         curvature = _dot(change, self.step_taken)
         if not curvature > 0:
             return
-        limit = self.history if change[0, 0].numel() < LARGE else SHORT_HISTORY
-        self.steps = [*self.steps, self.step_taken][-limit:]
-        self.changes = [*self.changes, change][-limit:]
+        if not self.count:
+            limit = self.history if change[0, 0].numel() < LARGE else SHORT_HISTORY
+            self._make_room(limit, change)
+        row = self.count % len(self.steps)
+        self.count += 1
+        self.steps[row], self.changes[row] = self.step_taken.flatten(), change.flatten()
+        steps = self.steps[: self.count]
+        self.products[: self.count, row] = (steps @ self.changes[row]).cpu().double()
         self.scale = curvature / _dot(change, smoothed(change))
 
+    def _make_room(self, limit: int, image: Tensor) -> None:
+        self.steps, self.changes = (image.new_empty(limit, image.numel()) for _ in range(2))
+        self.products = torch.zeros(limit, limit, dtype=torch.float64)
+
     def _direction(self, gradient: Tensor) -> Tensor:
-        """Minus the inverse Hessian times the gradient, by the two-loop recursion."""
-        direction = -gradient
-        pairs = list(zip(self.steps, self.changes, strict=True))
-        shares = []
-        for step, change in reversed(pairs):
-            share = _dot(step, direction) / _dot(step, change)
-            direction.sub_(change, alpha=share)
-            shares.append(share)
-        direction = smoothed(direction).mul_(self.scale)
-        for (step, change), share in zip(pairs, reversed(shares), strict=True):
-            direction.add_(step, alpha=share - _dot(change, direction) / _dot(step, change))
-        return direction
+        """Minus the inverse Hessian times the gradient.
+
+        The two-loop recursion as products of matrices: what its loops find one after the other are
+        the solutions of triangular equations (Byrd, Nocedal & Schnabel 1994).
+        """
+        if not self.count:
+            return smoothed(gradient).mul_(-self.scale)
+        steps, changes = self.steps[: self.count], self.changes[: self.count]
+        by_age = torch.arange(self.count - len(steps), self.count) % len(self.steps)
+        products = self.products[by_age][:, by_age].triu()
+
+        def solved(products: Tensor, values: Tensor, upper: bool) -> Tensor:
+            values = torch.linalg.solve_triangular(products, values[by_age, None], upper=upper)
+            return torch.empty_like(values[:, 0]).index_copy_(0, by_age, values[:, 0])
+
+        direction = -gradient.flatten()
+        shares = solved(products, (steps @ direction).cpu().double(), upper=True)
+        direction.addmv_(changes.T, shares.to(direction), alpha=-1)
+        direction = smoothed(direction.view_as(gradient)).mul_(self.scale).flatten()
+        back = self.products.diagonal()[: self.count] * shares
+        back -= (changes @ direction).cpu().double()
+        back = solved(products.T, back, upper=False)
+        return direction.addmv_(steps.T, back.to(direction)).view_as(gradient)
 
     def enlarged(self, resize: Resize, factor: float) -> "LBFGS":
         """The optimiser for an image with `factor` times as many pixels: it knows the curvature,
@@ -85,17 +107,26 @@ class LBFGS:
         return larger
 
     def state_dict(self) -> dict:
+        filled = min(self.count, len(self.steps))
         return {
             "scale": self.scale,
-            "steps": list(self.steps),
-            "changes": list(self.changes),
             "gradient": self.gradient,
             "step_taken": self.step_taken,
+            "count": self.count,
+            # Copies if there is still room: a file would hold that, too.
+            "steps": self.steps[:filled].clone() if filled < len(self.steps) else self.steps,
+            "changes": self.changes[:filled].clone() if filled < len(self.steps) else self.changes,
+            "products": self.products,
         }
 
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+        if self.count < len(self.products):
+            steps, changes, products = self.steps, self.changes, self.products
+            self._make_room(len(products), self.gradient)
+            self.steps[: self.count], self.changes[: self.count] = steps, changes
+            self.products = products
 
 
 class Adam:

@@ -39,7 +39,9 @@ class Region:
 
     def __post_init__(self) -> None:
         if not (min(self.style_blend) >= 0 and 0 < sum(self.style_blend) < float("inf")):
-            raise ValueError(f"style_blend {list(self.style_blend)} must be positive")
+            raise ValueError(
+                f"style_blend {list(self.style_blend)} must be 0 or more, and one above 0"
+            )
         shares = tuple(weight / sum(self.style_blend) for weight in self.style_blend)
         object.__setattr__(self, "style_blend", shares)
 
@@ -96,7 +98,7 @@ class RegionalLoss(PerceptualLoss):
             for layer in settings.style_layers
         }
         self.style_errors = {
-            layer: _mean_error([part.style_errors[layer] for part in parts], areas)
+            layer: _error_by_area([part.style_errors[layer] for part in parts], areas)
             for layer in settings.style_layers
         }
 
@@ -131,7 +133,7 @@ def kept_outside(
     return make
 
 
-def _mean_error(
+def _error_by_area(
     errors: Sequence[Callable[[Statistics], Tensor]], areas: Sequence[float]
 ) -> Callable[[Statistics], Tensor]:
     """The regions' errors together, each by its area."""

@@ -31,7 +31,8 @@ class SlowSettings:
         colors: whose colours the painting has: "style"; or the content's, with only the brightness
             painted ("luminance") or from style pictures that get the content's colours beforehand,
             by their mean and covariance ("match") or by their whole distribution ("histogram").
-        init: what to start from: "content", "noise", "style" or an image.
+        init: what to start from: "content", "noise", "style", or an image; on the command line an
+            image file or a trained style (.pth).
         seed: of the noise.
 
     Raises:

@@ -51,5 +51,5 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
             raise ValueError(f"{path} {what}; {remedy}") from error
     differences = recipe.differences(theirs)
     if differences:
-        raise ValueError(f"{path} is of another run: {differences[0]}; {remedy}")
+        raise ValueError(f"{path} is of another run: {differences[0]}; go on as there, or {remedy}")
     return state

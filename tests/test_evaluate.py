@@ -81,7 +81,8 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
         loss=SHALLOW,
         accelerator=Accelerator(cpu=True),
     )
-    arguments = ["--model", model, "--data", photos, "--size", "40", "--limit", "2", "--write"]
+    arguments = ["--model", model, "--data", photos, "--size", "40", "--max-iterations", "2"]
+    arguments += ["--write"]
     arguments += ["--style", tmp_path / "style.png", "--json", tmp_path / "figures.json"]
     code, out, _ = run(cli_module, *arguments)
     assert code == 0 and "| 0.png |" in out and "median" in out

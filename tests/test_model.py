@@ -152,6 +152,7 @@ def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
     hard = torch.zeros(200, 400)
     hard[:, 200:] = 1
     assert negative(photo, mask=hard)[0, 0, 0].unique().numel() == 2
+    assert torch.equal(negative(photo, mask=hard > 0), negative(photo, mask=hard))
 
 
 def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
@@ -162,6 +163,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"mask": Image.new("L", (50, 50))}, "the mask has 50x50 px"),
         ({"mask": Image.new("L", (104, 80))}, "and not its picture's 52x40 px"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),
+        ({"mask": torch.ones(40, 52, dtype=torch.uint8)}, "bool or from 0 to 1"),
+        ({"invert_mask": True}, "needs a mask"),
         ({"mask": torch.ones(52, 40)}, "does not fit"),
         ({"stroke": 0.1, "size": 2000}, "would have to see 20000x15380 px"),
     ]:
@@ -234,6 +237,17 @@ def test_any_size_is_painted_in_every_way():
             painting = model(photo, strength=strength, stroke=stroke, preserve_color=True)
             assert painting.shape == photo.shape
             assert 0 <= painting.min() and painting.max() <= 1
+
+
+def test_the_readme_optimises_from_python_as_it_says(tmp_path, monkeypatch):
+    blocks = re.findall(
+        r"```python\n(.*?)```", (SAMPLES.parent / "README.md").read_text(), re.DOTALL
+    )
+    [code] = [block for block in blocks if "from slow import" in block]
+    (tmp_path / "samples").symlink_to(SAMPLES)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("size=384", "size=32").replace("steps=100", "steps=2"), {})
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_file()]
 
 
 def test_the_readme_paints_from_python_as_it_says(tmp_path, monkeypatch):

@@ -168,8 +168,8 @@ def test_order_of_a_stream_depends_neither_on_workers_nor_on_other_streams(
     (tmp_path / "tables").mkdir()
     for number in range(3):
         make_parquet(photos, tmp_path / "tables" / f"{number}.parquet")
-        for photo in photos.iterdir():
-            write_image(photo, smooth_image(40, 40, seed=hash(photo.name) % 99 + number))
+        for index, photo in enumerate(sorted(photos.iterdir())):
+            write_image(photo, smooth_image(40, 40, seed=10 * index + number))
     crops = StreamedCrops(PhotoStream(tmp_path / "tables"), lambda item: 32, range(20))
     alone, by_worker = (
         list(DataLoader(crops, collate_fn=collate, num_workers=number)) for number in (0, 1)

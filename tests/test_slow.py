@@ -233,10 +233,12 @@ def test_command_prints_the_path_and_nothing_else_on_stdout(run, files):
 
 def test_command_takes_several_styles_and_an_image_to_start_from(run, files):
     style = files[1]
-    code, out, _ = run(
-        slow_cli, *files[:2], style, *files[2:], *FEW, "--init", style, "--style-blend", "2,1"
-    )
-    assert code == 0 and out
+    paintings = []
+    for flags in [], ["--init", style], ["--style-blend", "2,1"]:
+        code, _, _ = run(slow_cli, *files[:2], style, *files[2:], *FEW, *flags, "--force")
+        assert code == 0
+        paintings.append(read_image(files[3]).rgb)
+    assert not torch.equal(paintings[0], paintings[1])
 
 
 def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
@@ -352,8 +354,10 @@ def test_a_recipe_and_a_preset_exclude_each_other(run, files):
 
 
 def test_command_starts_from_a_trained_style(run, files):
-    code, out, _ = run(slow_cli, *files, *FEW, "--init", "starry_night.pth")
-    assert code == 0 and out
+    run(slow_cli, *files, *FEW)
+    usual = read_image(files[3]).rgb
+    code, _, _ = run(slow_cli, *files, *FEW, "--init", "starry_night.pth", "--force")
+    assert code == 0 and not torch.equal(read_image(files[3]).rgb, usual)
 
 
 @pytest.mark.slow

@@ -101,7 +101,6 @@ def test_a_signal_saves_image_and_state_of_that_step(
 
 
 def test_a_killed_run_goes_on_to_the_same_file(run, files, whole):
-    # So many steps that it cannot end before it is killed.
     command = [sys.executable, "-m", "slow", *map(str, files), *FEW, "--save-every", "1"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
@@ -123,7 +122,7 @@ def test_a_result_that_could_not_be_written_is_written_later(run, files, whole, 
 
     with monkeypatch.context() as patch:
         patch.setattr("slow.job.write_image", fail)
-        code, out, err = run(slow_cli, *files, *FEW, "--save-every", 9)
+        code, out, err = run(slow_cli, *files, *FEW)  # fewer steps than --save-every
     assert (code, out) == (1, "") and "No space left" in err and not files[3].exists()
     assert run(slow_cli, *files, *FEW, "--resume")[0] == 0
     assert files[3].read_bytes() == whole
@@ -158,7 +157,7 @@ def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp
         changed, what = ["--style-weight", "3"], "--style-weight is 3.0 here and 10.0 there"
     elif harm == "input":
         write_image(files[1], smooth_image(48, 48, seed=5))
-        what = f"of another run: {files[1]} has changed; start anew"
+        what = f"of another run: {files[1]} has changed; go on as there, or start anew"
     elif harm == "cut":
         state.write_bytes(state.read_bytes()[:-300])
         what = "damaged"

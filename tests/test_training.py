@@ -190,6 +190,17 @@ def test_resume_refuses_another_training(job):
             train(**{**job, **change}, resume=True)
 
 
+def test_weights_that_are_not_finite_are_no_good_state():
+    net = TransformerNet(width=4, num_blocks=1)
+    learner = Learner(net, Schedule(0.01, 0, 10), Accelerator(cpu=True))
+    learner.keep_as_good(0)
+    with torch.no_grad():
+        net.to_rgb.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(Diverged, match="no longer finite"):
+        learner.keep_as_good(1)
+    assert learner.good_step == 0
+
+
 @pytest.mark.filterwarnings("ignore:the loss is")
 def test_weights_that_are_not_finite_are_never_saved(job):
     train(**job)
@@ -303,7 +314,7 @@ def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path, report_ever
         file.write('{"step": 6}\n{"st')  # beyond the checkpoint, as after a crash
     (tmp_path / "style.preview.jpg").write_bytes(b"broken")
     (tmp_path / "style.stepfoo.pth").write_bytes(b"not ours")
-    train(**job, save_every=2, keep=2, resume=True)
+    train(**job, save_every=2, keep=1, resume=True)
     assert losses() == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in tmp_path.glob("style.step*.pth")) == [
         "style.step5.pth",
@@ -318,7 +329,35 @@ def test_losses_previews_and_old_checkpoints_are_kept(job, tmp_path, report_ever
 def test_force_removes_the_kept_checkpoints_of_an_earlier_training(job, tmp_path):
     (tmp_path / "style.step9000.pth").write_bytes(b"old")
     train(**job, save_every=3, keep=1)
-    assert [path.name for path in tmp_path.glob("style.step*")] == ["style.step6.pth"]
+    assert sorted(path.name for path in tmp_path.glob("style.step*")) == [
+        "style.step3.pth",
+        "style.step6.pth",
+    ]
+
+
+def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path):
+    arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], "--cpu"]
+    kept = tmp_path / "style.step500.pth"
+    for there in (kept, tmp_path / "style.jsonl", tmp_path / "style.preview.jpg"):
+        there.write_bytes(b"of an earlier training")
+        code, _, err = run(train_cli, *arguments)
+        assert code == 2 and f"{there} exists" in err
+        code, _, err = run(train_cli, *arguments, "--resume")
+        assert code == 2 and f"{there} is there" in err
+        assert there.read_bytes() == b"of an earlier training"
+        there.unlink()
+    code, _, err = run(train_cli, *arguments, "--resume", "--force")
+    assert code == 2 and "give one" in err
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once(run, job, monkeypatch):
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("fast.training.loop.find_training_data", interrupted)
+    code, _, _ = run(train_cli, "--style", job["style"], "--data", job["data"], "-o", job["output"])
+    assert code == 130 and not job["output"].exists()
 
 
 def test_finished_checkpoint_holds_figures_of_held_out_photos(job, photos):
@@ -331,16 +370,18 @@ def test_finished_checkpoint_holds_figures_of_held_out_photos(job, photos):
     assert saved.figures["total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_full_disk_keeps_the_last_checkpoint(job, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+def test_full_disk_keeps_the_last_checkpoint(job, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     train(**job)
     good = job["output"].read_bytes()
-    monkeypatch.setattr("fast.training.record.write_atomically", full)
+    (tmp_path / "style.jsonl").unlink()  # which would be written anew at once
+    monkeypatch.setattr("media.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         train(**job)
     assert job["output"].read_bytes() == good
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_crops_depend_on_seed_and_item_alone(photos):
@@ -470,6 +511,14 @@ def test_strength_stability_and_a_quick_run(run, job):
     assert saved.training["steps"] == 2  # what is said counts more than --quick
 
 
+def test_a_quick_run_has_few_steps_with_small_crops(monkeypatch):
+    needed = ["train.py", "--style", "s.jpg", "--data", "photos", "-o", "o.pth"]
+    for flags, expected in (["--quick"], (1500, 160)), ([], (20_000, 256)):
+        monkeypatch.setattr(sys, "argv", needed + flags)
+        args = train_cli.parse_args()
+        assert (args.steps, args.image_size) == expected
+
+
 @pytest.mark.parametrize(
     ("start", "flags"),
     [
@@ -480,8 +529,8 @@ def test_strength_stability_and_a_quick_run(run, job):
 def test_two_processes_and_a_compiled_one_learn_the_same(job, tmp_path, start, flags):
     """As one process that accumulates two batches, as is and compiled."""
     alone, together = tmp_path / "one.pth", tmp_path / "other.pth"
-    finish(launch(job, alone, [], ["--accumulation", "2"]))
-    finish(launch(job, together, start, flags))
+    finish(launch(job, alone, [], ["--accumulation", "2", "--stability", "50"]))
+    finish(launch(job, together, start, [*flags, "--stability", "50"]))
     assert read_checkpoint(together).training["processes"] == (2 if start else 1)
     assert_learned_the_same(alone, together)
 

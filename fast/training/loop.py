@@ -20,7 +20,7 @@ from fast.training.record import Record
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from fast.training.stability import instability_loss
 from media import read_image, sha256
-from models.checkpoint import Checkpoint, read_checkpoint
+from models.checkpoint import Checkpoint, read_network
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -77,7 +77,7 @@ def train(
         init_from: checkpoint whose weights to start from: a new style is learned sooner.
         resume: go on from `output` if it exists.
         save_every: steps between two checkpoints.
-        keep: old checkpoints to keep, as `name.step500.pth`.
+        keep: older checkpoints to keep, as `name.step500.pth`.
         num_workers: processes that read photos; 0 reads them in this one.
         credits: title, artist and licence of the style image, kept in the checkpoint.
         callback: called on the main process about every second, with that process's own losses. A
@@ -96,7 +96,7 @@ def train(
         raise ValueError("int8 is for CPUs where it is exact, without mixed precision")
     global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
-    accelerator.gradient_accumulation_steps = settings.accumulation
+    accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0
     style_image = read_image(style, long_side=settings.style_size).rgb
     torch.manual_seed(settings.seed)
     net = TransformerNet(
@@ -156,9 +156,9 @@ def train(
             "unreadable": len(unreadable),
         }
         record.save(checkpoint, learner.bare_net)
-        if finished:
-            learner.bare_net.use_int8(False)  # for figures that compare with others
-            record.finish(checkpoint, learner.bare_net, perceptual_loss)
+        if finished:  # figures that compare with others are of float32
+            exact_loss = PerceptualLoss(loss, [style_image.to(device)])
+            record.finish(checkpoint, checkpoint.build().to(device), exact_loss)
 
     learner.keep_as_good(step)
     while step < settings.steps:
@@ -176,17 +176,18 @@ def train(
                     stylized = learner.net(content)
                     targets = perceptual_loss.content_targets(content, rounded=int8)
                     terms = perceptual_loss(stylized, targets, rounded=int8)
-                    total = terms.total
+                    total, instability = terms.total, torch.zeros(())
                     if settings.stability:
-                        total = total + settings.stability * instability_loss(
+                        instability = instability_loss(
                             learner.net, content, stylized, seed=settings.seed + step
                         )
+                        total = total + settings.stability * instability
                     learner.update(step, total)
                 if not accelerator.sync_gradients:
                     continue
                 step += 1
                 if clock.is_due() or step in (1, settings.steps):
-                    progress = clock.progress(step, terms)
+                    progress = clock.progress(step, total, terms, instability)
                     accelerator.log(asdict(progress), step=step)
                     if record:
                         record.log(asdict(progress))
@@ -227,11 +228,11 @@ def _any_process(accelerator: Accelerator, stop: bool) -> bool:
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
     """Weights of another style's network of the same architecture."""
-    initial = read_checkpoint(path).build()
+    _, initial = read_network(path)
     if initial.arguments | {"margin": net.margin} != net.arguments:
         raise ValueError(
             f"--init-from {path} is a network of {initial.arguments}, this training's has "
-            f"{net.arguments}: set --width, --num-blocks and --stem-stride"
+            f"{net.arguments}; see --width, --num-blocks and --stem-stride"
         )
     return initial.state_dict()
 
@@ -240,12 +241,11 @@ def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> C
     """The checkpoint to go on from, if there is one; it may be that of the finished training."""
     # Hosts need not share a disk: the main process reads for all.
     is_there = accelerator.is_main_process and output.exists()
-    [saved] = broadcast_object_list([read_checkpoint(output) if is_there else None])
+    [saved] = broadcast_object_list([read_network(output)[0] if is_there else None])
     if saved:
         _check_same_training(saved, wanted, output)
         if not saved.resume_state and saved.training["step"] < saved.training["steps"]:
             raise ValueError(f"{output} holds no unfinished training")
-        saved.build()  # refuses weights that do not fit
     return saved
 
 

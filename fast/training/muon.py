@@ -1,4 +1,5 @@
-"""Muon, an optimiser for the weights of convolutions (Jordan et al. 2024, arXiv 2502.16982)."""
+"""Muon, an optimiser for the weights of convolutions (Jordan et al., 2024; Liu et al.,
+arXiv 2502.16982)."""
 
 from collections.abc import Iterable
 

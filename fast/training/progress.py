@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from torch import Tensor
+
 from models.losses import LossTerms
 
 Item = TypeVar("Item")
@@ -17,7 +19,8 @@ class TrainingProgress:
     Args:
         step: number from 1.
         loss: weighted sum of the terms.
-        content, style, tv: the terms before weighting.
+        content, style, tv, instability: the terms before weighting; without a stability weight
+            the last is 0.
         images_per_second: of all processes.
         loading: share of the time spent waiting for photos; near 0 unless the device is starved.
     """
@@ -27,6 +30,7 @@ class TrainingProgress:
     content: float
     style: float
     tv: float
+    instability: float
     images_per_second: float
     loading: float
 
@@ -56,12 +60,14 @@ class Clock:
         """Whether the last report is more than a second old."""
         return time.perf_counter() - self.last_report > 1
 
-    def progress(self, step: int, terms: LossTerms) -> TrainingProgress:
+    def progress(
+        self, step: int, total: Tensor, terms: LossTerms, instability: Tensor
+    ) -> TrainingProgress:
         """A report; the next one covers what comes after it."""
         now = time.perf_counter()
         elapsed = now - self.last_report
         steps = step - self.last_step
-        losses = (x.item() for x in (terms.total, terms.content, terms.style, terms.tv))
+        losses = (x.item() for x in (total, terms.content, terms.style, terms.tv, instability))
         progress = TrainingProgress(
             step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
         )

@@ -21,6 +21,22 @@ TILE = 192  # px: side of a picture in the sheet
 MAX_ROWS, MAX_COLUMNS = 4, 12
 
 
+def files_of(output: Path) -> list[Path]:
+    """All files of a training that are there, see Record."""
+    files = (output, _losses(output), _sheet(output), *kept_checkpoints(output))
+    return [file for file in files if file.exists()]
+
+
+def kept_checkpoints(output: Path) -> dict[Path, int]:
+    """Kept checkpoints of a training and their steps, the oldest first."""
+    steps = {}
+    for path in output.parent.glob(f"{glob.escape(output.stem)}.step*.pth"):
+        step = path.name.removeprefix(f"{output.stem}.step").removesuffix(".pth")
+        if step.isdecimal():
+            steps[path] = int(step)
+    return dict(sorted(steps.items(), key=lambda item: item[1]))
+
+
 class Record:
     """The files of a training, all named after its output.
 
@@ -33,7 +49,7 @@ class Record:
         output: the checkpoint's file.
         images: (1, 3, H, W) photos for preview and final figures.
         first_step: where the training goes on; 0 begins new files.
-        keep: checkpoints to keep beside the latest.
+        keep: older checkpoints to keep.
     """
 
     def __init__(
@@ -42,8 +58,7 @@ class Record:
         self.output = output
         self.images = images
         self.keep = keep
-        self.losses = output.with_suffix(".jsonl")
-        self.sheet = output.with_suffix(".preview.jpg")
+        self.losses, self.sheet = _losses(output), _sheet(output)
         self.go_back(first_step)
         if first_step == 0:
             self.sheet.unlink(missing_ok=True)
@@ -54,7 +69,7 @@ class Record:
             lines = self.losses.read_text().splitlines()
             kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
             write_atomically(self.losses, kept.encode())
-        for path, kept_step in self._kept().items():
+        for path, kept_step in kept_checkpoints(self.output).items():
             if kept_step > step:
                 path.unlink()
 
@@ -70,7 +85,7 @@ class Record:
         if self.keep:
             name = self.output.with_suffix(f".step{checkpoint.training['step']}.pth")
             write_atomically(name, content)
-            for old in list(self._kept())[: -self.keep]:
+            for old in list(kept_checkpoints(self.output))[: -self.keep - 1]:
                 old.unlink()
         self._extend_sheet(net)
 
@@ -78,15 +93,6 @@ class Record:
         """Add the figures of the photos to the checkpoint, once it is safe on the disk."""
         checkpoint.figures = summary([measure(net, loss, image) for image in self.images])
         write_atomically(self.output, checkpoint.to_bytes())
-
-    def _kept(self) -> dict[Path, int]:
-        """Kept checkpoints and their steps, the oldest first."""
-        steps = {}
-        for path in self.output.parent.glob(f"{glob.escape(self.output.stem)}.step*.pth"):
-            step = path.name.removeprefix(f"{self.output.stem}.step").removesuffix(".pth")
-            if step.isdecimal():
-                steps[path] = int(step)
-        return dict(sorted(steps.items(), key=lambda item: item[1]))
 
     def _extend_sheet(self, net: TransformerNet) -> None:
         photos = self.images[:MAX_ROWS]
@@ -100,6 +106,14 @@ class Record:
             photos_column, *earlier = sheet.split(TILE, dim=-1)
         columns = [photos_column, *(earlier + columns)[1 - MAX_COLUMNS :]]
         write_image(self.sheet, torch.cat(columns, dim=-1))
+
+
+def _losses(output: Path) -> Path:
+    return output.with_suffix(".jsonl")
+
+
+def _sheet(output: Path) -> Path:
+    return output.with_suffix(".preview.jpg")
 
 
 def _step(line: str) -> float:

@@ -65,6 +65,8 @@ class TrainingSettings:
         for name in ("image_size", "first_size", "style_size"):
             if getattr(self, name) < 32:
                 raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
         if not 0 <= self.seed < 2**63:

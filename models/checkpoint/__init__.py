@@ -98,6 +98,20 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise ValueError(f"{path} cannot be used: {error}") from error
 
 
+def read_network(path: Path | str) -> tuple[Checkpoint, TransformerNet]:
+    """A checkpoint and its network, in evaluation mode on the CPU.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is no checkpoint that can be read, or its weights fit no network.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        return checkpoint, checkpoint.build()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def convert(path: Path | str, credits: dict[str, str]) -> Checkpoint:
     """A style that another project or this one trained, as a checkpoint that tells what it is of.
 
@@ -109,11 +123,7 @@ def convert(path: Path | str, credits: dict[str, str]) -> Checkpoint:
         OSError: there is no such file, or it cannot be opened.
         ValueError: the file is no checkpoint that can be read, or its weights fit no network.
     """
-    checkpoint = read_checkpoint(path)
-    try:
-        checkpoint.build()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    checkpoint, _ = read_network(path)
     checkpoint.style |= credits
     return checkpoint
 

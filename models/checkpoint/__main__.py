@@ -34,7 +34,7 @@ def main() -> int:
     args = parse_args()
     if args.output.suffix != ".pth":
         raise ValueError(f"-o {args.output}: the name must end in .pth")
-    cli.check_output(args.output, exists_ok=args.force, remedy="replace it by --force")
+    cli.check_output(args.output, exists_ok=args.force)
     credits = {"title": args.title, "artist": args.artist, "licence": args.licence}
     credits = {name: text for name, text in credits.items() if text is not None}
     write_atomically(args.output, convert(args.input, credits).to_bytes())
