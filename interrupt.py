@@ -1,6 +1,7 @@
 """Ctrl-C, and SIGTERM as a job scheduler or `timeout` sends it: a run ends, and keeps all."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: all is kept as after Ctrl-C, but the exit code is another one."""
 
 
+# Seconds: a scheduler that signals all processes of a job, and torchrun that passes it on, are one.
+ONE_SIGNAL = 1.0
 ERRORS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
@@ -32,7 +35,7 @@ def end_by_errors() -> None:
 
 @contextmanager
 def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]:
-    """Within it the first of the signals raises nothing; the next one is an error at once. One that
+    """Within it the first of the signals raises nothing; a later one is an error at once. One that
     is ignored, as in a shell's background jobs, stays so.
 
     Args:
@@ -40,10 +43,15 @@ def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]
             process decides when to end, and both signals are ignored.
     """
 
+    first_came: float | None = None
+
     def handle(number: int, _: Any) -> None:
-        for either in before:
-            signal.signal(either, _raise)
-        stop(ERRORS[number]())
+        nonlocal first_came
+        if first_came is None:
+            first_came = time.monotonic()
+            stop(ERRORS[number]())
+        elif time.monotonic() - first_came > ONE_SIGNAL:
+            raise ERRORS[number]
 
     heard = [n for n in ERRORS if signal.getsignal(n) is not signal.SIG_IGN]
     before: dict[int, Any] = {}

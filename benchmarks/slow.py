@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 
 import cli
-from benchmarks.textbook import TextbookLoss, textbook_optimization
 from benchmarks.turns import SIDES, print_machine
 from fast import load
 from media import read_image
@@ -47,6 +46,9 @@ class _ReachedError(Exception):
 
 def run_textbook(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Evaluate the loss so many times."""
+    # Here, for ours needs no torchvision, which takes 150 MB.
+    from benchmarks.textbook import TextbookLoss, textbook_optimization
+
     content, style = pictures(args.size, device)
     first = start_image(content, [style], SlowSettings(init=args.start), None)
     loss = TextbookLoss(LossSettings(), style)

@@ -22,6 +22,7 @@ PRECISIONS = {
     "float16": torch.float16,
     "int8": torch.int8,
 }
+LARGE_TENSOR = 2**23  # bytes, from which on memory is given back at once if it is not kept
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -81,14 +82,21 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     return halves < 0.8 * floats
 
 
-def keep_pages() -> None:
-    """Let freed memory stay with the process (glibc only).
+def keep_pages(keep: bool = True) -> None:
+    """Let freed memory stay with the process, or give that of large tensors back (glibc only).
 
     By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by
-    page when it is first touched; on the CPU this takes about as long as the convolutions.
+    page when it is first touched; on the CPU this takes about as long as the convolutions. What
+    stays falls into pieces, though: in the end the process has two to three times what it uses.
     """
-    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
-    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_arena_max, 1)):
+    m_trim_threshold, m_mmap_threshold, m_mmap_max, m_arena_max = -1, -3, -4, -8
+    options = {
+        m_trim_threshold: 2**31 - 1 if keep else LARGE_TENSOR,
+        m_mmap_threshold: LARGE_TENSOR,
+        m_mmap_max: 0 if keep else 2**16,
+        m_arena_max: 1,
+    }
+    for option, value in options.items():
         _call_libc("mallopt", option, value)
 
 

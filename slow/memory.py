@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import free_memory, is_out_of_memory, taken_memory
+from models.device import free_memory, is_out_of_memory, keep_pages, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
@@ -19,9 +19,11 @@ from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
 # Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature, and
-# for any tile; from python -m benchmarks.memory.
-TILE_BYTES = {4: 1700, 2: 1200}
-FIXED_BYTES = 150e6
+# any tile, where freed memory is given back; it takes GIVEN_BACK times as long as where it is kept,
+# which takes KEPT times as much. From python -m benchmarks.memory.
+TILE_BYTES = {4: 1200, 2: 800}
+FIXED_BYTES = 350e6
+KEPT, GIVEN_BACK = 3.5, 1.7
 # Images that are there all the time, besides the two for each step that the optimiser remembers;
 # and those that it needs for a step, when there is no tile.
 NUM_IMAGES = 8
@@ -115,7 +117,8 @@ class Bounded:
     ) -> None:
         self.settings, self.shape = settings, shape
         self.room, self.steps_done, self.report = room, steps_done, report
-        self.sides: dict[int, int] = {}  # of the tiles, by the scale's size
+        # Of the tiles, and whether freed memory is kept, by the scale's size.
+        self.sides: dict[int, tuple[int, bool]] = {}
 
     def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
         longest = max(content.shape[-2:])
@@ -123,20 +126,27 @@ class Bounded:
             plan = self._plan(loss, content)
             if self.report:
                 self.report(plan)
-        return shrinking(loss, content, self.sides[longest])
+        side, keep = self.sides[longest]
+        if content.device.type == "cpu":
+            keep_pages(keep)
+        return shrinking(loss, content, side)
 
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:
         """For this scale and all larger ones."""
         per_pixel = seconds_per_pixel(loss, content) if self.report else 0.0
         most, seconds, last_step = 0.0, 0.0, 0
+        kept, slower = (KEPT, GIVEN_BACK) if content.device.type == "cpu" else (1.0, 1.0)
         for scale in scales(self.settings):
             last_step += scale.steps
             if scale.size < max(content.shape[-2:]):
                 continue
             size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
             run = (self.settings, loss.settings, loss.vgg.dtype)
-            side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
-            memory = self.room.taken + needed(size, side, *run)
+            whole = needed(size, max(size), *run, kept=kept)
+            keep = whole <= self.room.free
+            side = max(size) if keep else choose_side(size, self.room.free, *run)
+            self.sides[scale.size] = side, keep
+            memory = self.room.taken + (whole if keep else needed(size, side, *run))
             if self.room.limit is not None and memory > self.room.limit:
                 raise ValueError(
                     f"--max-memory {self.room.limit / GB:g} is not enough for {size[1]}x{size[0]} "
@@ -144,7 +154,8 @@ class Bounded:
                 )
             most = max(most, memory)
             steps_left = min(scale.steps, last_step - self.steps_done)
-            seconds += steps_left * per_pixel * work(size, side, loss.vgg.layers)
+            pixels = work(size, side, loss.vgg.layers)
+            seconds += steps_left * per_pixel * pixels * (1.0 if keep else slower)
         return Plan(size, side, most, seconds)
 
 
@@ -172,6 +183,8 @@ def needed(
     settings: SlowSettings,
     loss: LossSettings,
     dtype: torch.dtype,
+    *,
+    kept: float = 1.0,
 ) -> float:
     """Bytes that an optimisation takes beside the network, at an estimate.
 
@@ -180,6 +193,7 @@ def needed(
         side: longest side of a tile without its halo in px.
         settings, loss: of the run.
         dtype: precision of the features.
+        kept: how many times as much a pixel takes because freed memory is kept.
     """
     pixels, bytes_each = size[0] * size[1], dtype.itemsize
     remembered = 1  # Adam's means of the gradient and of its square
@@ -190,7 +204,7 @@ def needed(
     targets = bytes_each * pixels * features
     margin = halo(loss.content_layers + loss.style_layers)
     tile_pixels = math.prod(min(side + 2 * margin, length) for length in size)
-    tile = FIXED_BYTES + TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile_pixels
+    tile = FIXED_BYTES + kept * TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile_pixels
     image = 3 * 4 * pixels
     images = (NUM_IMAGES + 2 * remembered) * image
     return images + targets + max(tile, NUM_STEP_IMAGES * image)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from media.colors import luma
+from models.device import release_pages
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss, loss_network
 from models.vgg import VGG19Features
@@ -177,6 +178,7 @@ def stylize(
             before = resized(content, rounds[number - 1].size) if loss.content_weight else None
             _enlarge(state, number, small, before)
         styles = [resized(image, style_size(image, settings, size)) for image in style]
+        release_pages()  # of the smaller scale, and of the loss network's file
         evaluate = objective(make_losses(styles), small)
         _optimize(state, evaluate, ends[number], settings.averaging, report)
     return picture(state.best)

@@ -46,11 +46,13 @@ def test_the_library_leaves_signals_alone(package):
     ("number", "error"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupt.Terminated)],
 )
-def test_the_first_signal_is_deferred_and_the_second_is_not(number, error):
+def test_the_first_signal_is_deferred_and_a_later_one_is_not(number, error, monkeypatch):
     before, asked = signal.getsignal(number), []
     with pytest.raises(error) as second, interrupt.deferred(asked.append):
         signal.raise_signal(number)
+        signal.raise_signal(number)  # at once: the same one from another sender
         assert [type(each) for each in asked] == [error]
+        monkeypatch.setattr(interrupt, "ONE_SIGNAL", 0.0)
         signal.raise_signal(number)
     assert second.type is error and signal.getsignal(number) is before
 

@@ -40,6 +40,19 @@ def test_memory_by_hand():
     assert need((5000, 4000), 200, settings, loss) == images + targets
 
 
+def test_freed_memory_is_kept_only_where_there_is_room_for_it(monkeypatch):
+    told = []
+    monkeypatch.setattr(memory, "keep_pages", told.append)
+    settings = SlowSettings(size=128, min_size=0, steps=1)
+    run = settings, SHALLOW, torch.float32
+    kept = needed((17, 128), 128, *run, kept=memory.KEPT)
+    assert kept > needed((17, 128), 128, *run)
+    for room in (kept, kept - 1):
+        objective = Bounded(settings, (40, 300), Room(0, room))
+        stylize(CONTENT, [STYLE], settings, SHALLOW, objective=objective)
+    assert told == [True, False]
+
+
 def test_lbfgs_counts_its_history():
     few, many = (SlowSettings(history=n, steps=100) for n in (5, 15))
     assert need((500, 500), 128, many) - need((500, 500), 128, few) == 20 * 3 * 4 * 500 * 500
@@ -74,7 +87,7 @@ def test_plan_is_told_once_and_before_the_first_step():
     ((plan, steps_before),) = plans
     assert steps_before == 0 and len(steps) == 6
     assert plan.size == (17, 128) and plan.side >= 128
-    assert 10**9 < plan.memory < 1.2e9 and plan.seconds > 0
+    assert 10**9 < plan.memory < 1.4e9 and plan.seconds > 0
     assert "128x17 px as a whole: about" in str(plan)
 
 

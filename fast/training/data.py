@@ -84,19 +84,19 @@ def make_loader(
 
     Processes take turns, a batch each. Item i is the same crop in every run.
     """
-    batch, processes = settings.batch_size, accelerator.num_processes
-    step = batch * settings.accumulation * processes
+    processes = accelerator.num_processes
+    per_step = settings.images_per_step(processes)
     items = [
         item
-        for item in range(first_step * step, settings.steps * step)
-        if item // batch % processes == accelerator.process_index
+        for item in range(first_step * per_step, settings.steps * per_step)
+        if item // settings.batch_size % processes == accelerator.process_index
     ]
     streaming = isinstance(photos, PhotoStream)
     return DataLoader(
         (StreamedCrops if streaming else PhotoCrops)(
-            photos, partial(crop_size, settings, step), items, seed=settings.seed
+            photos, partial(crop_size, settings, per_step), items, seed=settings.seed
         ),
-        batch_size=batch,
+        batch_size=settings.batch_size,
         num_workers=min(1, num_workers) if streaming else num_workers,
         collate_fn=collate,
         worker_init_fn=_leave_interrupts_to_the_main_process,

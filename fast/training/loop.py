@@ -94,7 +94,7 @@ def train(
     """
     if int8 and (accelerator.mixed_precision != "no" or not is_exact(accelerator.device)):
         raise ValueError("int8 is for CPUs where it is exact, without mixed precision")
-    global_batch = settings.batch_size * settings.accumulation * accelerator.num_processes
+    global_batch = settings.images_per_step(accelerator.num_processes)
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0
     style_image = read_image(style, long_side=settings.style_size).rgb

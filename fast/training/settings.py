@@ -76,6 +76,10 @@ class TrainingSettings:
         if not 0 <= self.stability < math.inf:
             raise ValueError(f"stability must be 0 or more, not {self.stability}")
 
+    def images_per_step(self, num_processes: int) -> int:
+        """Crops that make one step, in all processes."""
+        return self.batch_size * self.accumulation * num_processes
+
 
 def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
     """Side of an item's crop in px: from first_size to image_size with the square of the time."""
