@@ -7,10 +7,10 @@ Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standar
 the bundled sample photos are painted. The paths of the written files are printed.
 """
 
-import interrupt
+import launch
 
-if __name__ == "__main__":  # before torch is imported
-    interrupt.end_silently()
+if __name__ == "__main__":
+    launch.before_torch()
 
 import argparse
 import inspect

@@ -7,10 +7,10 @@ A checkpoint and, beside it, a preview picture are written every --save-every st
 interrupted training goes on with the same command and --resume.
 """
 
-import interrupt
+import launch
 
-if __name__ == "__main__":  # before torch is imported
-    interrupt.end_silently()
+if __name__ == "__main__":
+    launch.before_torch()
 
 import argparse
 import inspect
@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list, is_tensorboard_available
 from tqdm import tqdm
 
 import cli
+import interrupt
 from fast.training.loop import train
 from fast.training.progress import TrainingProgress
 from fast.training.record import files_of

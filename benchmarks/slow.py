@@ -16,6 +16,7 @@ cpu compares better.
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ import torch
 import cli
 from benchmarks.turns import SIDES, print_machine
 from fast import load
+from launch import HUGE_PAGES
 from media import read_image
 from models.device import keep_pages, peak_memory, pick_device, pick_precision
 from models.loss_settings import LossSettings
@@ -97,7 +99,9 @@ def measure(side: str, start: str, args: argparse.Namespace, target: float = 0) 
     command = [sys.executable, "-m", "benchmarks.slow", "--only", side, "--start", start]
     command += [f"--size={args.size}", f"--iterations={args.iterations}", f"--target={target}"]
     command += ["--clock", args.clock, *(["--device", args.device] if args.device else [])]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    environment = os.environ | (HUGE_PAGES if side == "ours" else {})
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    return json.loads(process.stdout)
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,10 +2,10 @@
 
 import sys
 
-import interrupt
+import launch
 
 if sys.argv[:1] == ["-m"]:  # python -m is on its way to one of the command lines in here
-    interrupt.end_silently()
+    launch.before_torch()
 
 from fast.model import StyleModel, load
 from fast.stylize import load_net, stylize

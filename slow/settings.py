@@ -40,10 +40,10 @@ class SlowSettings:
     """
 
     size: int = 512
-    min_size: int = 64
-    scale_factor: float = 1.42
-    steps: int = 1000
-    decay: float = 1.1
+    min_size: int = 256
+    scale_factor: float = 2.0
+    steps: int = 800
+    decay: float = 4.0
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
