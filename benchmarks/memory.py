@@ -91,7 +91,13 @@ def main() -> int:
     size, per_pixel = (args.size, args.size), None
     for side, keep in [(args.size, True), *((side, False) for side in args.sides)]:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]
-        command += ["--size", str(args.size), "--device", str(device), *["--keep"][:keep]]
+        command += [
+            "--size",
+            str(args.size),
+            "--device",
+            str(device),
+            *(["--keep"] if keep else []),
+        ]
         result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         memory, seconds = map(float, result.stdout.split())
         per_pixel = per_pixel or seconds / work(size, side, layers)

@@ -93,7 +93,8 @@ class Bounded:
     """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
 
     Before the first step it measures the speed on a small part of the image and tells its plan. If
-    the memory is not enough after all, the tiles become smaller.
+    the memory is not enough after all, the tiles become smaller. On the CPU it decides for the
+    whole process whether freed memory is kept, see keep_pages.
 
     Args:
         settings: of the run.

@@ -61,7 +61,8 @@ class LBFGS:
             return
         if not self.count:
             limit = self.history if change[0, 0].numel() < LARGE else SHORT_HISTORY
-            self._make_room(limit, change)
+            self.steps, self.changes = self._rows(limit, change)
+            self.products = torch.zeros(limit, limit, dtype=torch.float64)
         row = self.count % len(self.steps)
         self.count += 1
         self.steps[row], self.changes[row] = self.step_taken.flatten(), change.flatten()
@@ -69,9 +70,8 @@ class LBFGS:
         self.products[: self.count, row] = (steps @ self.changes[row]).cpu().double()
         self.scale = curvature / _dot(change, smoothed(change))
 
-    def _make_room(self, limit: int, image: Tensor) -> None:
-        self.steps, self.changes = (image.new_empty(limit, image.numel()) for _ in range(2))
-        self.products = torch.zeros(limit, limit, dtype=torch.float64)
+    def _rows(self, number: int, image: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(image.new_empty(number, image.numel()) for _ in range(2))
 
     def _direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times the gradient.
@@ -107,26 +107,28 @@ class LBFGS:
         return larger
 
     def state_dict(self) -> dict:
-        filled = min(self.count, len(self.steps))
+        def filled(rows: Tensor) -> Tensor:
+            # A copy if there is still room: a file would hold that, too.
+            return rows[: self.count].clone() if self.count < len(rows) else rows
+
         return {
             "scale": self.scale,
             "gradient": self.gradient,
             "step_taken": self.step_taken,
             "count": self.count,
-            # Copies if there is still room: a file would hold that, too.
-            "steps": self.steps[:filled].clone() if filled < len(self.steps) else self.steps,
-            "changes": self.changes[:filled].clone() if filled < len(self.steps) else self.changes,
-            "products": self.products,
+            "steps": filled(self.steps),
+            "changes": filled(self.changes),
+            "products": self.products.float(),  # as they were computed; MPS has no float64
         }
 
     def load_state_dict(self, state: dict) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+        self.products = self.products.cpu().double()  # state files are loaded to the device
         if self.count < len(self.products):
-            steps, changes, products = self.steps, self.changes, self.products
-            self._make_room(len(products), self.gradient)
+            steps, changes = self.steps, self.changes
+            self.steps, self.changes = self._rows(len(self.products), self.gradient)
             self.steps[: self.count], self.changes[: self.count] = steps, changes
-            self.products = products
 
 
 class Adam:
