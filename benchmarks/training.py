@@ -3,9 +3,10 @@
     python -m benchmarks.training --data train2014.zip
     python -m benchmarks.training --data train2014.zip --quality-steps 400
 
-Speed: the whole loop at 256 px and batch 4, photos included, of train.py and of the textbook,
-which reads them in the same process. Utilisation is the textbook's arithmetic, done as often as
-images are finished, beside the fastest large matrix product here; Winograd convolutions do less.
+Speed: the whole loop at 256 px in batches of --batch, photos included, of train.py and of the
+textbook, which reads them in the same process. Utilisation is the textbook's arithmetic, done as
+often as images are finished, beside the fastest large matrix product here; Winograd convolutions do
+less.
 
 Quality: train.py with its own recipe for so many steps, then the textbook's (Adam at 1e-3, batches
 of 4 whole photos of the final size) until it reaches the same value of the same objective on the
@@ -23,9 +24,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import cli
+from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import stylize
@@ -42,7 +43,7 @@ from models.transformer_net import TransformerNet
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 STYLE = SAMPLES / "starry_night.jpg"
-BATCH = 4  # for the speed, and in the textbook
+BATCH = 4  # in the textbook
 PATIENCE = 4  # times our images that the textbook may see
 
 
@@ -80,12 +81,12 @@ def their_training(
     style = read_image(STYLE, long_side=settings.style_size).rgb.to(device)
     torch.manual_seed(settings.seed)
     photos = find_photos(args.data)
-    return textbook_training(style, photos, settings.image_size, BATCH)
+    return textbook_training(style, photos, settings.image_size, settings.batch_size)
 
 
 def images_per_second(ours: bool, args: argparse.Namespace, device: torch.device) -> float:
     """Of the whole loop at full size from the first to the last step, in this process."""
-    settings = TrainingSettings(steps=args.steps, batch_size=BATCH, first_size=256)
+    settings = TrainingSettings(steps=args.steps, batch_size=args.batch, first_size=256)
     times: list[float] = []
 
     def note_time(_: object = None) -> None:
@@ -100,30 +101,14 @@ def images_per_second(ours: bool, args: argparse.Namespace, device: torch.device
         for step, _ in enumerate(islice(steps, args.steps), start=1):
             if step in (1, args.steps):
                 note_time()
-    return (args.steps - 1) * BATCH / (times[-1] - times[0])
+    return (args.steps - 1) * args.batch / (times[-1] - times[0])
 
 
-def operations() -> float:
-    """Of the textbook's step for one image: multiplications and additions."""
+def training_operations() -> float:
+    """Of the textbook's step for one image."""
     content, settings = torch.rand(1, 3, 256, 256), LossSettings()
     net, loss = PlainNet(TransformerNet()), TextbookLoss(settings, torch.rand(1, 3, 304, 384))
-    with FlopCounterMode(display=False) as counter:
-        loss(net(content), content).backward()
-    return counter.get_total_flops()
-
-
-def matrix_rate(device: torch.device) -> float:
-    """Operations per second of a large matrix product in the precision that training chooses."""
-    size = 8192 if device.type == "cuda" else 2048
-    dtype = pick_precision("auto", device)
-    matrix = torch.rand(size, size, device=device)
-    matrix = matrix if dtype == torch.int8 else matrix.to(dtype)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits until it is there
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    return operations(lambda: loss(net(content), content).backward())
 
 
 @torch.no_grad()
@@ -149,7 +134,7 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
 
     reached, most = float("inf"), PATIENCE * ours // BATCH
     check_every = max(1, most // 40)
-    textbook = their_training(args, replace(settings, seed=1), device)
+    textbook = their_training(args, replace(settings, seed=1, batch_size=BATCH), device)
     for step, net in enumerate(islice(textbook, most), start=1):
         if step % check_every == 0:
             reached = objective(net, loss, photos)
@@ -169,6 +154,13 @@ def parse_args() -> argparse.Namespace:
         default=8,
         metavar="N",
         help="of a run for the speed, two or more; some hundred on a GPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=cli.positive_int,
+        default=BATCH,
+        metavar="N",
+        help="crops of a step in the runs for the speed (default: %(default)s)",
     )
     parser.add_argument(
         "--quality-steps",
@@ -195,8 +187,8 @@ def parse_args() -> argparse.Namespace:
     if args.steps < 2:
         parser.error("--steps must be 2 or more")
     number = len(find_photos(args.data))
-    if number < BATCH:
-        parser.error(f"--data {args.data}: {number} photos are fewer than a batch of {BATCH}")
+    if number < max(BATCH, args.batch):
+        parser.error(f"--data {args.data}: {number} photos are fewer than those of a step")
     return args
 
 
@@ -209,10 +201,11 @@ def main() -> int:
     print_machine(device)
     if args.turns:
         arguments = ["--data", args.data, "--device", str(device), "--steps", str(args.steps)]
-        arguments += ["--workers", str(args.workers)]
+        arguments += ["--batch", str(args.batch), "--workers", str(args.workers)]
         textbook, ours, ratio = in_turns("benchmarks.training", arguments, args.turns)
-        share = operations() / matrix_rate(device)
-        print("| training, 256 px, batch 4 | images/s | utilisation |\n| --- | --- | --- |")
+        share = training_operations() / matrix_rate(device)
+        print(f"| training, 256 px, batch {args.batch} | images/s | utilisation |")
+        print("| --- | --- | --- |")
         print(f"| textbook | {textbook:.2f} | {textbook * share:.0%} |")
         print(f"| ours | {ours:.2f} | {ours * share:.0%} |\n| ratio | {ratio:.1f}x | |")
     if args.quality_steps:

@@ -40,7 +40,7 @@ def fill(
 
 def add_scaled(out: Tensor, values: Tensor, factor: Tensor) -> None:
     """Add (rows, W, C) times a factor, (C,) float32, to values of the same type."""
-    if _copies(values):
+    if _needs_copies(values):
         out.add_(_scaled(values, factor, torch.zeros_like(factor)))
     else:
         out.addcmul_(values, factor)
@@ -48,7 +48,7 @@ def add_scaled(out: Tensor, values: Tensor, factor: Tensor) -> None:
 
 def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32."""
-    if not _copies(values):
+    if not _needs_copies(values):
         return torch.addcmul(summand, values, factor)
     # Batch normalisation by known statistics makes no copies; these leave all as it is, together
     # with an eps that some versions want to be positive.
@@ -58,9 +58,11 @@ def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     return image[0].permute(1, 2, 0)
 
 
-def _copies(values: Tensor) -> bool:
-    """Whether addcmul with factors in float32 first makes copies of the values in it."""
-    return values.device.type == "cpu" and values.dtype != torch.float32
+def _needs_copies(values: Tensor) -> bool:
+    """Whether addcmul takes factors in float32 only with copies of the values in it, or not at
+    all.
+    """
+    return values.dtype != torch.float32
 
 
 def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:

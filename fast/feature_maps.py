@@ -15,7 +15,8 @@ from fast.arithmetic import add_scaled, extreme, fill, mean_and_variance, of_all
 from fast.stores import Store
 from fast.workers import Workers
 from models.int8 import LARGEST, Int8Kernel, Levels, cut_off
-from models.layers import ConvLayer, UpsampleConvLayer, reflected_indices
+from models.layers import ConvLayer, UpsampleConvLayer
+from models.padding import reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
 

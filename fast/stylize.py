@@ -18,8 +18,10 @@ from models.device import (
     release_pages,
     taken_memory,
 )
+from models.padding import reflect
 from models.transformer_net import TransformerNet
 
+MAPS = 8  # of the image's size and the network's width, that a GPU has at one time at most
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -122,13 +124,28 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
 
 def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
+    pixels, type_size = photo[0, 0].numel(), net.to_rgb.weight.element_size()
     try:
-        stylize_in_bands(net, photo, write, memory=memory)
+        # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
+        if (
+            net.device.type == "cuda"
+            and MAPS * net.arguments["width"] * type_size * pixels < memory
+        ):
+            write(0, _at_once(net, photo))
+        else:
+            stylize_in_bands(net, photo, write, memory=memory)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return False
     return True
+
+
+def _at_once(net: TransformerNet, photo: Tensor) -> Tensor:
+    """(1, 3, H, W) RGB of any kind and device -> float32 RGB around [0, 1] on the network's."""
+    (height, width), margin = photo.shape[-2:], net.margin
+    painting = net(reflect(as_float(photo.to(net.device)), *(margin,) * 4))
+    return painting[..., margin : margin + height, margin : margin + width]
 
 
 def _writer(photo: Tensor, painting: Tensor, preserve_color: bool) -> Callable[[int, Tensor], None]:

@@ -100,9 +100,12 @@ class _Convolution(torch.autograd.Function):
 
 
 def fuses(device: torch.device | str, dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes a convolution and a ReLU at once there, in this precision."""
+    """Whether oneDNN or cuDNN computes a convolution and a ReLU at once there, with this type."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return dtype in (torch.bfloat16, torch.float16) and torch.version.hip is None
     return (
-        torch.device(device).type == "cpu"
+        kind == "cpu"
         and dtype == torch.bfloat16
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -115,6 +118,12 @@ def fused_conv(
     """A convolution of stride 1 with a ReLU after it or not, channels-last, without a pass of its
     own for the ReLU; a NaN becomes 0 in it.
     """
+    if x.is_cuda:
+        if not relu:
+            return F.conv2d(x, kernel, bias, padding=padding)
+        return torch.cudnn_convolution_relu(
+            x, kernel, bias, [1, 1], [padding] * 2, [1, 1], groups=1
+        )
     return torch.ops.mkldnn._convolution_pointwise(
         x, kernel, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu" if relu else "none", [], ""
     )

@@ -1,7 +1,9 @@
-"""Instance normalisation that is fast on the CPU, too."""
+"""Instance normalisation that is fast on channels-last tensors."""
 
 import torch
 from torch import Tensor, nn
+
+CUDNN = True
 
 
 class InstanceNorm(nn.Module):
@@ -16,6 +18,14 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             return _ChannelsLastInstanceNorm.apply(x, self.weight, self.bias, self.eps)
+        if x.is_cuda:  # F.instance_norm would copy twice; it takes no single pixel, either
+            images = [
+                torch.batch_norm(
+                    image, self.weight, self.bias, None, None, True, 0.0, self.eps, CUDNN
+                )
+                for image in x.split(1)
+            ]
+            return torch.cat(images) if len(images) > 1 else images[0]
         # One channel a group; unlike F.instance_norm it takes a single pixel.
         return torch.group_norm(x.float(), x.shape[1], self.weight, self.bias, self.eps).to(x.dtype)
 

@@ -8,6 +8,7 @@ from models import winograd
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
+from models.padding import reflect, repeat_border
 
 # Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
 # bfloat16, where oneDNN makes mistakes with wider kernels.
@@ -112,7 +113,7 @@ class UpsampleConvLayer(nn.Module):
         self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1, 1, 1, 1)) if self.transposed else _repeat_border(x)
+        x = F.pad(x, (1, 1, 1, 1)) if self.transposed else repeat_border(x)
         return F.relu(self.norm(self.convolve(x, self.kernel().to(x.dtype))), inplace=True)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
@@ -220,28 +221,3 @@ class _Regroup(torch.autograd.Function):
         grad_x = grad.new_zeros(ctx.shape)
         grad_x.as_strided(*ctx.view).copy_(grad)
         return grad_x, None, None
-
-
-def _repeat_border(x: Tensor) -> Tensor:
-    """Padding by one px that repeats the border."""
-    if torch.compiler.is_compiling():  # inductor fails at the gradient of F.pad's replication
-        x = torch.cat((x[:, :, :1], x, x[:, :, -1:]), dim=2)
-        return torch.cat((x[..., :1], x, x[..., -1:]), dim=3)
-    return F.pad(x, (1, 1, 1, 1), mode="replicate")
-
-
-def reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Reflection padding in px; an image smaller than the padding is reflected to and fro."""
-    height, width = x.shape[-2:]
-    if max(left, right) < width and max(top, bottom) < height:
-        return F.pad(x, (left, right, top, bottom), mode="reflect")
-    rows = reflected_indices(height, top, bottom).to(x.device)
-    columns = reflected_indices(width, left, right).to(x.device)
-    return x[:, :, rows][:, :, :, columns]
-
-
-def reflected_indices(size: int, before: int, after: int) -> Tensor:
-    """Positions -before...size + after - 1, folded back into 0...size - 1."""
-    period = max(1, 2 * size - 2)
-    position = torch.arange(-before, size + after) % period
-    return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)

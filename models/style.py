@@ -43,7 +43,7 @@ def gram_matrix(features: Tensor) -> Tensor:
     _, channels, height, width = features.shape
     # (B, H*W, C), no copy if channels-last
     flat = features.permute(0, 2, 3, 1).flatten(1, 2)
-    if flat.device.type == "cpu" and flat.dtype == torch.bfloat16:
+    if flat.device.type in ("cpu", "cuda") and flat.dtype == torch.bfloat16:
         product = _Bfloat16Product.apply(flat)
     else:
         flat = flat.float()
@@ -59,14 +59,17 @@ class _Bfloat16Product(torch.autograd.Function):
     """Sums over positions (B, N, C) of the products of two features, (B, C, C) float32, of bfloat16
     features without float32 copies of them.
 
-    Processors that are fast in bfloat16 sum up in float32, but return bfloat16. A second product,
-    from which the first one is taken away before it is rounded, gives what the rounding took.
-    Image by image, for the product of a batch copies its transposed factor.
+    GPUs sum up in float32 and return it. Processors that are fast in bfloat16 sum up in float32,
+    too, but return bfloat16. A second product, from which the first one is taken away before it is
+    rounded, gives what the rounding took. Image by image, for the product of a batch copies its
+    transposed factor.
     """
 
     @staticmethod
     def forward(ctx, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
+        if flat.is_cuda:
+            return torch.bmm(flat.mT, flat, out_dtype=torch.float32)
         products = []
         for image in flat:
             product = image.T @ image

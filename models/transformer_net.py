@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import ConvLayer, ResidualBlock, RowConv2d, UpsampleConvLayer, reflect
+from models.layers import ConvLayer, ResidualBlock, RowConv2d, UpsampleConvLayer
+from models.padding import reflect
 
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.

@@ -6,7 +6,7 @@ import torch
 from fast import bands, feature_maps
 from fast.bands import stylize_in_bands
 from fast.stylize import load_net, set_precision, stylize
-from models.layers import reflect
+from models.padding import reflect
 from models.transformer_net import TransformerNet
 from tests.conftest import NEEDS_INT8, smooth_image
 

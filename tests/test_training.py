@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 import train as train_cli
 from fast.training.data import FLAT, PhotoCrops, make_loader
@@ -262,18 +263,25 @@ def test_collapse_is_noticed(job, losses, norm, message):
         check(losses, norm)
 
 
+def take_step(learner: Learner, step: int, image: Tensor) -> None:
+    """Towards black."""
+    loss = learner.net(image).square().mean()
+    learner.accelerator.backward(loss)
+    learner.update(step, loss.detach())
+
+
 def test_way_back_may_be_taken_again(job):
     """What the optimisers do after the first time must not reach the state that is kept."""
     net = TransformerNet(width=4, num_blocks=1)
     learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
     ends = []
-    learner.update(0, learner.net(smooth_image(16, 16)).square().mean())
+    take_step(learner, 0, smooth_image(16, 16))
     learner.keep_as_good(1)
     with pytest.warns(UserWarning, match="back to step 1"):
         for _ in range(2):
             learner.go_back(Diverged("test"))
             learner.factor = 1.0
-            learner.update(1, learner.net(smooth_image(16, 16, seed=1)).square().mean())
+            take_step(learner, 1, smooth_image(16, 16, seed=1))
             ends.append(learner.state())
     (weights, states), (again, states_again) = ends
     assert all(torch.equal(weights[name], again[name]) for name in weights)
@@ -609,7 +617,7 @@ def test_scaled_gradients_make_the_same_step(job, monkeypatch):
         net = TransformerNet(width=4, num_blocks=1)
         learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
         for step in range(3):
-            learner.update(step, learner.net(smooth_image(16, 16)).square().mean())
+            take_step(learner, step, smooth_image(16, 16))
         ends.append(learner.state())
     (weights, _), (scaled, states) = ends
     for name, weight in weights.items():

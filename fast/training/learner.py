@@ -71,9 +71,10 @@ class Learner:
         self.norms: list[Tensor] = []  # and the gradients' norms
 
     def update(self, step: int, loss: Tensor) -> None:
-        """Backward pass of a loss, and a step of the optimisers if a batch's last part is done."""
-        self.accelerator.backward(loss)
-        self.recent.append(loss.detach())
+        """A step of the optimisers, if the gradients of the batch's last part are there; the loss
+        is kept for the next check.
+        """
+        self.recent.append(loss)
         if not self.accelerator.sync_gradients:
             return
         scaler = self.accelerator.scaler
@@ -170,9 +171,10 @@ def normalise_gradient(weights: Iterable[Tensor]) -> Tensor:
     objective to 1.61, and to 1.73 without this.
     """
     gradients = [weight.grad for weight in weights]
-    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    torch._foreach_div_(gradients, norm.clamp(min=1e-30))
     for gradient in gradients:
-        gradient.div_(norm.clamp(min=1e-30)).nan_to_num_(0.0)  # 0 or no number if it is not finite
+        gradient.nan_to_num_(0.0)  # 0 or no number if the norm is not finite
     return norm
 
 

@@ -17,6 +17,7 @@ from fast.training.learner import Diverged, Learner, Schedule, plain
 from fast.training.photos import read_photos
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
+from fast.training.recorded import RecordedLosses
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from fast.training.stability import instability_loss
 from media import read_image, sha256
@@ -136,6 +137,27 @@ def train(
     dtypes = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
     dtype = dtypes.get(precision, torch.float32)
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
+
+    def losses(content: Tensor) -> Tensor:
+        """Of a batch: the total and its terms; their gradients are added to the weights'."""
+        stylized = learner.net(content)
+        targets = perceptual_loss.content_targets(content, rounded=int8)
+        terms = perceptual_loss(stylized, targets, rounded=int8)
+        total, instability = terms.total, torch.zeros_like(terms.total)
+        if settings.stability:
+            instability = instability_loss(
+                learner.net, content, stylized, seed=settings.seed + step
+            )
+            total = total + settings.stability * instability
+        accelerator.backward(total)
+        values = total, terms.content, terms.style, terms.tv, instability
+        return torch.stack(values).detach()
+
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        is_plain = learner.net is net and settings.accumulation == 1
+        if is_plain and not settings.stability and loss.style_loss != "wasserstein":
+            losses = RecordedLosses(losses, net.parameters())
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
@@ -173,21 +195,13 @@ def train(
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
                 content = content.to(device, non_blocking=True)
                 with accelerator.accumulate(learner.net):
-                    stylized = learner.net(content)
-                    targets = perceptual_loss.content_targets(content, rounded=int8)
-                    terms = perceptual_loss(stylized, targets, rounded=int8)
-                    total, instability = terms.total, torch.zeros(())
-                    if settings.stability:
-                        instability = instability_loss(
-                            learner.net, content, stylized, seed=settings.seed + step
-                        )
-                        total = total + settings.stability * instability
-                    learner.update(step, total)
+                    values = losses(content)
+                    learner.update(step, values[0])
                 if not accelerator.sync_gradients:
                     continue
                 step += 1
                 if clock.is_due() or step in (1, settings.steps):
-                    progress = clock.progress(step, total, terms, instability)
+                    progress = clock.progress(step, values)
                     accelerator.log(asdict(progress), step=step)
                     if record:
                         record.log(asdict(progress))

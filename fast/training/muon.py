@@ -35,37 +35,50 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update the weights by their gradients; a closure is not supported."""
         for group in self.param_groups:
-            momentum = group["momentum"]
+            of_shape: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
-                state = self.state[weight]
-                if not state:
-                    state |= {"momentum": torch.zeros_like(weight), "norm": weight.norm()}
-                state["momentum"].lerp_(weight.grad, 1 - momentum)
-                direction = torch.lerp(weight.grad, state["momentum"], momentum)  # Nesterov
-                update = orthogonalise(direction.flatten(1)).view_as(weight)
-                length = update.norm().clamp(min=1e-12)  # a zero gradient gives no step
-                weight.sub_(update * (group["lr"] * state["norm"] / length))
-                weight.mul_(state["norm"] / weight.norm())
+                of_shape.setdefault(weight.shape, []).append(weight)
+            for weights in of_shape.values():
+                self._update(weights, group["lr"], group["momentum"])
+
+    def _update(self, weights: list[Tensor], lr: float, momentum: float) -> None:
+        """Update weights of one shape, all at once: a GPU waits for the start of each product."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight] |= {"momentum": torch.zeros_like(weight), "norm": weight.norm()}
+        momenta, norms = (
+            [self.state[weight][name] for weight in weights] for name in ("momentum", "norm")
+        )
+        gradients = [weight.grad for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        directions = torch._foreach_lerp(gradients, momenta, momentum)  # Nesterov
+        updates = orthogonalise(torch.stack([direction.flatten(1) for direction in directions]))
+        lengths = updates.norm(dim=(1, 2)).clamp(min=1e-12)  # a zero gradient gives no step
+        steps = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
+        steps = [step.view_as(weight) for step, weight in zip(steps, weights, strict=True)]
+        torch._foreach_sub_(weights, steps)
+        torch._foreach_mul_(weights, torch._foreach_div(norms, torch._foreach_norm(weights)))
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest matrix with equal singular values, roughly, by a Newton-Schulz iteration.
 
     Args:
-        matrix: (M, N) float32.
+        matrix: (..., M, N) float32.
 
     Returns:
-        (M, N) with singular values of about 0.7 to 1.2; a zero matrix stays one.
+        (..., M, N) with singular values of about 0.7 to 1.2; a zero matrix stays one.
     """
-    if len(matrix) > matrix.shape[1]:
+    rows, columns = matrix.shape[-2:]
+    if rows > columns:
         return orthogonalise(matrix.mT).mT
     first, third, fifth = QUINTIC
-    matrix = matrix / matrix.norm().clamp(min=1e-12)
+    matrix = matrix / matrix.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
     # Every factor is a polynomial of the square, so that the rounds need the small square alone.
-    square, factors = matrix @ matrix.mT, torch.eye(len(matrix), device=matrix.device)
+    square, factors = matrix @ matrix.mT, torch.eye(rows, device=matrix.device)
     for _ in range(5):
         factor = third * square + fifth * square @ square
-        factor.diagonal().add_(first)
+        factor.diagonal(0, -2, -1).add_(first)
         factors = factor @ factors
         square = factor @ square @ factor
     return factors @ matrix

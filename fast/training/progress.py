@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from models.losses import LossTerms
-
 Item = TypeVar("Item")
 
 
@@ -60,16 +58,13 @@ class Clock:
         """Whether the last report is more than a second old."""
         return time.perf_counter() - self.last_report > 1
 
-    def progress(
-        self, step: int, total: Tensor, terms: LossTerms, instability: Tensor
-    ) -> TrainingProgress:
-        """A report; the next one covers what comes after it."""
+    def progress(self, step: int, losses: Tensor) -> TrainingProgress:
+        """A report with the loss and its terms (5,); the next one covers what comes after it."""
         now = time.perf_counter()
         elapsed = now - self.last_report
         steps = step - self.last_step
-        losses = (x.item() for x in (total, terms.content, terms.style, terms.tv, instability))
         progress = TrainingProgress(
-            step, *losses, steps * self.images / elapsed, min(1.0, self.waited / elapsed)
+            step, *losses.tolist(), steps * self.images / elapsed, min(1.0, self.waited / elapsed)
         )
         self.last_report, self.last_step, self.waited = now, step, 0.0
         return progress
