@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-CUDNN = True
-
 
 class InstanceNorm(nn.Module):
     """Affine instance normalisation with float32 statistics (Ulyanov et al., arXiv 1607.08022)."""
@@ -21,7 +19,7 @@ class InstanceNorm(nn.Module):
         if x.is_cuda:  # F.instance_norm would copy twice; it takes no single pixel, either
             images = [
                 torch.batch_norm(
-                    image, self.weight, self.bias, None, None, True, 0.0, self.eps, CUDNN
+                    image, self.weight, self.bias, None, None, True, 0.0, self.eps, True
                 )
                 for image in x.split(1)
             ]

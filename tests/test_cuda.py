@@ -54,7 +54,7 @@ def test_paints_like_the_cpu(precision, max_memory):
     for photo in (image, image.cuda()):
         painted = stylize(net, photo, max_memory=max_memory)
         assert painted.device == photo.device
-        assert (painted.cpu() - expected).abs().mean() < 0.01
+        assert (painted.cpu() - expected).abs().mean() < 0.03
 
 
 def test_model_takes_all_its_settings(tiny_model):
