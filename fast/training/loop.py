@@ -19,6 +19,7 @@ from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.recorded import RecordedLosses
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
+from fast.training.shown import as_shown
 from fast.training.stability import instability_loss
 from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_network
@@ -142,7 +143,7 @@ def train(
         """Of a batch: the total and its terms; their gradients are added to the weights'."""
         stylized = learner.net(content)
         targets = perceptual_loss.content_targets(content, rounded=int8)
-        terms = perceptual_loss(stylized, targets, rounded=int8)
+        terms = perceptual_loss(as_shown(stylized), targets, rounded=int8)
         total, instability = terms.total, torch.zeros_like(terms.total)
         if settings.stability:
             instability = instability_loss(
