@@ -125,8 +125,8 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
     loss = PerceptualLoss(LossSettings(), [style])
     # Their shorter side is about as long as a crop's: smaller, and neither has seen the like.
     longer_side = round(4 / 3 * settings.image_size)
-    samples = read_photos(find_photos(SAMPLES / "photos"), longer_side).values()
-    photos = [photo.to(device) for photo in samples]
+    samples = read_photos(find_photos(SAMPLES / "photos"), longer_side)
+    photos = [photo.to(device) for _, photo in samples]
     wanted = objective(our_training(args, settings, device), loss, photos)
     ours = settings.steps * settings.batch_size
     print("\n| recipe | images | objective |\n| --- | --- | --- |")

@@ -72,7 +72,7 @@ def main() -> int:
     for path in map(find_model, args.model):
         checkpoint = read_checkpoint(path)
         models[path] = checkpoint, make_loss(path, checkpoint, args.style)
-    photos = read_photos(find_photos(args.data, limit=args.data_limit), args.size)
+    photos = find_photos(args.data, limit=args.data_limit)
 
     report = {}
     for path, (checkpoint, loss) in models.items():
@@ -81,7 +81,7 @@ def main() -> int:
         print(f"| photo | {' | '.join(Figures.__annotations__)} |")
         print(f"| --- {'| --- ' * len(Figures.__annotations__)}|")
         rows = {}
-        for photo, image in photos.items():
+        for photo, image in read_photos(photos, args.size):
             rows[photo] = measure(net, loss, image, limit=args.max_iterations)
             print(_row(photo, asdict(rows[photo])), flush=True)
         figures = {**summary(list(rows.values())), "size": args.size}

@@ -5,7 +5,7 @@
 
 The exported program takes "image", float32 (1, 3, height, width) RGB in [0, 1], and gives
 "painting", the same in size, kind and range: what predict.py --precision float32 paints. Any height
-and width will do from 9 px on. The file's metadata say so, and what the style is. The suffix
+and width will do from 25 px on. The file's metadata say so, and what the style is. The suffix
 chooses the format: .onnx is for ONNX Runtime, OpenVINO and others, .pt2 for
 torch.export.load(FILE).module().
 """

@@ -18,8 +18,7 @@ from models.device import (
     release_pages,
     taken_memory,
 )
-from models.padding import reflect
-from models.transformer_net import TransformerNet
+from models.transformer_net import TransformerNet, with_margin
 
 MAPS = 8  # of the image's size and the network's width, that a GPU has at one time at most
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
@@ -131,7 +130,7 @@ def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) ->
             net.device.type == "cuda"
             and MAPS * net.arguments["width"] * type_size * pixels < memory
         ):
-            write(0, _at_once(net, photo))
+            write(0, with_margin(net, as_float(photo.to(net.device)), net.margin))
         else:
             stylize_in_bands(net, photo, write, memory=memory)
     except (MemoryError, RuntimeError) as error:
@@ -139,13 +138,6 @@ def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) ->
             raise
         return False
     return True
-
-
-def _at_once(net: TransformerNet, photo: Tensor) -> Tensor:
-    """(1, 3, H, W) RGB of any kind and device -> float32 RGB around [0, 1] on the network's."""
-    (height, width), margin = photo.shape[-2:], net.margin
-    painting = net(reflect(as_float(photo.to(net.device)), *(margin,) * 4))
-    return painting[..., margin : margin + height, margin : margin + width]
 
 
 def _writer(photo: Tensor, painting: Tensor, preserve_color: bool) -> Callable[[int, Tensor], None]:

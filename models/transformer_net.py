@@ -1,5 +1,7 @@
 """Johnson's image transformation network (no relation to attention)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,17 @@ from models.padding import reflect
 # The last convolution works in units of 5 grey levels: Adam moves all of its weights, 2592 for a
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
 OUTPUT_SCALE = 5 / 255
+
+# With 8 px a network learns to paint stars in a row along the border, the only place of a plain sky
+# that it can tell from others; at 24 px it still does, and they are cut off.
+MARGIN = 24
+
+
+def with_margin(net: Callable[[Tensor], Tensor], image: Tensor, margin: int) -> Tensor:
+    """Stylize (B, 3, H, W) with so many px of the reflected image around it, which are cut off."""
+    height, width = image.shape[-2:]
+    painting = net(reflect(image, *(margin,) * 4))
+    return painting[..., margin : margin + height, margin : margin + width]
 
 
 class TransformerNet(nn.Module):
@@ -28,9 +41,7 @@ class TransformerNet(nn.Module):
     Args:
         width: channels of the first layer; the trunk has four times as many.
         num_blocks: residual blocks.
-        margin: px around an image that fast/bands.py has painted and cuts off, for networks trained
-            here paint a line of 2 px along the border: the loss network pads with zeros, in which
-            the style image's border leaves traces.
+        margin: px around an image that are painted, too, and cut off, see with_margin.
         transposed: up-sample by transposed convolutions.
         sigmoid: end in a sigmoid instead of a linear output.
         stem_stride: of the first convolution, 1 or 2. With 2 no layer works at the image's full
@@ -49,7 +60,7 @@ class TransformerNet(nn.Module):
         *,
         width: int = 32,
         num_blocks: int = 5,
-        margin: int = 8,
+        margin: int = MARGIN,
         transposed: bool = False,
         sigmoid: bool = False,
         stem_stride: int = 1,

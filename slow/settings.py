@@ -40,10 +40,10 @@ class SlowSettings:
     """
 
     size: int = 512
-    min_size: int = 256
+    min_size: int = 64
     scale_factor: float = 2.0
-    steps: int = 800
-    decay: float = 4.0
+    steps: int = 900
+    decay: float = 3.0
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
@@ -106,7 +106,7 @@ def scales(settings: SlowSettings) -> list[Scale]:
 
 # How to search, and what to minimise.
 PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
-    # Chosen by eye: beside Gram matrices, the Wasserstein distance gets the painting's colours and
+    # Chosen by eye: from small scales come large swirls; beside Gram matrices, the Wasserstein distance gets the painting's colours and
     # broad shapes at less cost to the content; the total variation takes away the fine grid that
     # max pooling leaves. L2 pooling leaves none either, but loses eyes and other small detail.
     "best": (

@@ -6,8 +6,7 @@ import torch
 from fast import bands, feature_maps
 from fast.bands import stylize_in_bands
 from fast.stylize import load_net, set_precision, stylize
-from models.padding import reflect
-from models.transformer_net import TransformerNet
+from models.transformer_net import TransformerNet, with_margin
 from tests.conftest import NEEDS_INT8, smooth_image
 
 PLENTY = 1e12
@@ -25,10 +24,8 @@ def in_bands(net, image, memory=PLENTY):
 
 
 def whole(net, image):
-    height, width = image.shape[-2:]
     with torch.inference_mode():
-        painting = net(reflect(image, *(net.margin,) * 4))
-    return painting[..., net.margin :, net.margin :][..., :height, :width]
+        return with_margin(net, image, net.margin)
 
 
 def random_net(**arguments):

@@ -61,7 +61,8 @@ def test_unreadable_and_thin_photos_are_left_out_of_the_count(photos):
     (photos / "0.png").write_bytes(b"broken")
     write_image(photos / "1.png", smooth_image(3, 300))
     with pytest.warns(UserWarning, match="0.png is not an image") as caught:
-        assert list(read_photos(find_photos(photos), 100, count=1)) == ["2.png"]
+        ((name, _),) = read_photos(find_photos(photos), 100, count=1)
+    assert name == "2.png"
     assert any("1.png is too thin: 100x1 px" in str(warning.message) for warning in caught)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from models.checkpoint import Checkpoint, read_network
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
-from models.transformer_net import TransformerNet
+from models.transformer_net import TransformerNet, with_margin
 
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 # What to say of a setting that is no flag by itself, or whose value is a hash.
@@ -139,16 +140,16 @@ def train(
     dtype = dtypes.get(precision, torch.float32)
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
 
+    paint = partial(with_margin, learner.net, margin=net.margin)
+
     def losses(content: Tensor) -> Tensor:
         """Of a batch: the total and its terms; their gradients are added to the weights'."""
-        stylized = learner.net(content)
+        stylized = paint(content)
         targets = perceptual_loss.content_targets(content, rounded=int8)
         terms = perceptual_loss(as_shown(stylized), targets, rounded=int8)
         total, instability = terms.total, torch.zeros_like(terms.total)
         if settings.stability:
-            instability = instability_loss(
-                learner.net, content, stylized, seed=settings.seed + step
-            )
+            instability = instability_loss(paint, content, stylized, seed=settings.seed + step)
             total = total + settings.stability * instability
         accelerator.backward(total)
         values = total, terms.content, terms.style, terms.tv, instability
@@ -162,8 +163,10 @@ def train(
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
-        images = read_photos(candidates, 2 * settings.image_size, count=number)
-        record = Record(output, list(images.values()), first_step=step, keep=keep)
+        images = [
+            image for _, image in read_photos(candidates, 2 * settings.image_size, count=number)
+        ]
+        record = Record(output, images, first_step=step, keep=keep)
 
     def save() -> None:
         learner.keep_as_good(step)

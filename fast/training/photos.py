@@ -4,7 +4,7 @@ import os
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -93,13 +93,13 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
 
 def read_photos(
     photos: Iterable[Photo], size: int, *, count: int | None = None
-) -> dict[str, Tensor]:
-    """Photos (1, 3, H, W) by name, each scaled to a longer side of `size` px.
+) -> Iterator[tuple[str, Tensor]]:
+    """Names of photos and the photos (1, 3, H, W), each scaled to a longer side of `size` px.
 
     The first `count` that can be read; one that cannot is left out with a warning. ValueError if
     none can.
     """
-    images, failure = {}, None
+    found, failure = 0, None
     for photo in photos:
         try:
             image = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
@@ -110,12 +110,12 @@ def read_photos(
             failure = error
             warnings.warn(f"photo left out: {error}", stacklevel=2)
         else:
-            images[photo.name] = image
-            if len(images) == count:
-                break
-    if not images:
+            yield photo.name, image
+            found += 1
+            if found == count:
+                return
+    if not found:
         raise ValueError(f"none of the photos can be read: {failure}")
-    return images
 
 
 def _photos_in_archive(path: Path) -> list[Photo]:

@@ -1,13 +1,19 @@
 """How much a painting changes when its photo hardly does: flicker, once the photos are a video."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NOISE = 2 / 255  # deviation: that of a small sensor in good light
 
 
 def change_when_moved(
-    net: nn.Module, image: Tensor, painting: Tensor, shift: tuple[int, int], noise: Tensor
+    net: Callable[[Tensor], Tensor],
+    image: Tensor,
+    painting: Tensor,
+    shift: tuple[int, int],
+    noise: Tensor,
 ) -> Tensor:
     """Difference between the moved painting and the painting of the moved photo, with noise.
 
@@ -15,7 +21,7 @@ def change_when_moved(
     columns at its top and left, so that every pixel has another place in the network's grid.
 
     Args:
-        net: a TransformerNet.
+        net: paints an image, in the same size.
         image: (B, 3, H, W) RGB in [0, 1].
         painting: net(image).
         shift: rows and columns in px.
@@ -30,7 +36,7 @@ def change_when_moved(
 
 
 def instability_loss(
-    net: nn.Module, image: Tensor, painting: Tensor, *, seed: int, reach: int = 8
+    net: Callable[[Tensor], Tensor], image: Tensor, painting: Tensor, *, seed: int, reach: int = 8
 ) -> Tensor:
     """Mean square of the change for one random shift of the batch; gradients reach both paintings.
 
