@@ -59,10 +59,10 @@ def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
 
 
 def _needs_copies(values: Tensor) -> bool:
-    """Whether addcmul takes factors in float32 only with copies of the values in it, or not at
-    all.
+    """Whether addcmul takes factors in float32 only with copies of the values in it, as on the CPU,
+    or not at all, as on CUDA.
     """
-    return values.dtype != torch.float32
+    return values.dtype != torch.float32 and values.device.type in ("cpu", "cuda")
 
 
 def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,10 +21,10 @@ RELATED = 0.1
 
 
 def are_related(nets: Sequence[TransformerNet]) -> bool:
-    """Whether networks have the same architecture and a common start."""
+    """Whether networks have the same architecture, the margin aside, and a common start."""
     first, *others = nets
     return all(
-        net.arguments == first.arguments
+        net.arguments | {"margin": first.margin} == first.arguments
         and F.cosine_similarity(_trunk(first), _trunk(net), dim=0).item() > RELATED
         for net in others
     )
@@ -38,7 +38,7 @@ def between(nets: Sequence[TransformerNet], parts: Sequence[float]) -> Transform
         nets: networks of one architecture, on one device.
         parts: how much of each, in sum 1.
     """
-    blended = copy.deepcopy(nets[0])
+    blended = copy.deepcopy(max(nets, key=lambda net: net.margin))
     for weight, *weights in zip(*(net.parameters() for net in (blended, *nets)), strict=True):
         mean = sum(part * w.float() for part, w in zip(parts, weights, strict=True))
         weight.copy_(mean)

@@ -20,7 +20,7 @@ def style_of(checkpoint: Checkpoint) -> str:
 
 def table(paths: Sequence[Path]) -> tuple[list[str], list[Exception]]:
     """Models as the lines of a table, and what is wrong with those that cannot be read."""
-    rows = [("model", "style", "size", "width", "blocks", "loss", "iterations", "photos")]
+    rows = [("model", "style", "size", "width", "blocks", "stride", "loss", "iterations", "photos")]
     errors = []
     for path in paths:
         try:
@@ -40,6 +40,7 @@ def _row(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         f"{path.stat().st_size / 1e6:.1f} MB",
         str(arguments.get("width", "-")),
         str(arguments.get("num_blocks", "-")),
+        str(arguments.get("stem_stride", 1)),
         _figure(figures.get("total"), ".3f"),
         _figure(figures.get("from_noise"), ".1f"),
         _figure(figures.get("photos"), "d"),

@@ -73,6 +73,7 @@ def main() -> int:
         checkpoint = read_checkpoint(path)
         models[path] = checkpoint, make_loss(path, checkpoint, args.style)
     photos = find_photos(args.data, limit=args.data_limit)
+    next(read_photos(photos, args.size))  # if none can be read, before all else
 
     report = {}
     for path, (checkpoint, loss) in models.items():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fast.stylize import stylize
 from fast.training.stability import change_when_moved
 from models.losses import PerceptualLoss
-from models.transformer_net import TransformerNet
+from models.transformer_net import TransformerNet, with_margin
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def iterations_to_reach(
 def instability(net: TransformerNet, image: Tensor) -> float:
     """Mean change in grey levels under a shift by a pixel both ways and noise of 2 grey levels."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-    change = change_when_moved(net, image, net(image), (1, 1), noise.to(image.device))
+
+    def paint(image: Tensor) -> Tensor:
+        return with_margin(net, image, net.margin).clamp(0, 1)
+
+    change = change_when_moved(paint, image, paint(image), (1, 1), noise.to(image.device))
     return 255 * change.abs().mean().item()
 
 

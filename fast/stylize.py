@@ -1,5 +1,6 @@
 """Loading a trained style and running it on images."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from models.device import (
 )
 from models.transformer_net import TransformerNet, with_margin
 
-MAPS = 8  # of the image's size and the network's width, that a GPU has at one time at most
+MAPS = 8  # of the image's size, with 32 channels or the network's width, on a GPU at one time
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -85,7 +86,7 @@ def stylize(
     preserve_color: bool = False,
     max_memory: float | None = None,
 ) -> Tensor:
-    """Stylize images in one forward pass, in bands of rows.
+    """Stylize images in one forward pass; on the CPU, and where memory is short, in bands of rows.
 
     Args:
         net: network from `load_net`.
@@ -123,13 +124,11 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
 
 def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
-    pixels, type_size = photo[0, 0].numel(), net.to_rgb.weight.element_size()
+    pixels = math.prod(side + 2 * net.margin for side in photo.shape[-2:])
+    at_once = MAPS * pixels * max(net.arguments["width"], 32) * net.to_rgb.weight.element_size()
     try:
         # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
-        if (
-            net.device.type == "cuda"
-            and MAPS * net.arguments["width"] * type_size * pixels < memory
-        ):
+        if net.device.type == "cuda" and at_once < memory:
             write(0, with_margin(net, as_float(photo.to(net.device)), net.margin))
         else:
             stylize_in_bands(net, photo, write, memory=memory)

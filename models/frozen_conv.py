@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.int8 import ZERO, Int8Kernel, quantize
-from models.padding import fill_channels
+from models.padding import fill_channels, repeat_border
 
 
 class FrozenConv(nn.Module):
@@ -59,7 +59,7 @@ class FrozenConv(nn.Module):
         never negative, may be rounded.
         """
         if self.replicate:
-            x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+            x = repeat_border(x)
         if self.is_winograd or self.is_fused or self.int8:
             return _Convolution.apply(x, self, relu, rounded)
         return self.convolve(x, relu=relu)
@@ -73,7 +73,7 @@ class FrozenConv(nn.Module):
         if self.is_winograd:
             x = winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
         else:
-            x = F.conv2d(x, self.kernel, self.bias, padding=self.padding)
+            x = F.conv2d(fill_channels(x), self.kernel, self.bias, padding=self.padding)
         return F.relu(x, inplace=True) if relu else x
 
     def gradient(self, grad: Tensor, output: Tensor | None) -> Tensor:

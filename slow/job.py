@@ -20,7 +20,7 @@ from slow.memory import Bounded, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
 from slow.settings import SlowSettings
-from slow.start import check_sizes, resized
+from slow.start import check_sizes, large_enough, resized
 from slow.state import read_state, save_state, state_path
 from slow.stylize import State, stylize
 
@@ -158,8 +158,9 @@ def paint(
         (content.rgb, *styles),
         recipe.settings,
         recipe.loss,
-        remedy="larger are --size, --min-size and, of style pictures, --style-scale",
+        remedy="larger are --size and, of style pictures, --style-scale",
     )
+    settings = large_enough(recipe.settings, recipe.loss, (content.rgb, *styles))
     if job.content_masks or job.style_masks:
         regions = read_regions(
             job.content_masks, job.style_masks, content, style_pictures, recipe.style_blend
@@ -176,7 +177,7 @@ def paint(
             warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
 
     progress = Progress(
-        recipe.settings,
+        settings,
         save=save,
         save_every=save_every,
         preview=preview,
@@ -196,7 +197,7 @@ def paint(
             painting = stylize(
                 content.rgb.to(device),
                 styles,
-                recipe.settings,
+                settings,
                 recipe.loss,
                 style_blend=recipe.style_blend,
                 init=None if state else init(content.rgb),
@@ -205,7 +206,7 @@ def paint(
                 vgg=vgg,
                 make_losses=make_losses,
                 objective=Bounded(
-                    recipe.settings,
+                    settings,
                     content.pixels.shape[-2:],
                     room or measure_room(device),
                     steps_done=state["step"] if state else 0,
@@ -222,7 +223,7 @@ def paint(
         # Between two steps the state is whole, within one it may not be.
         if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
-        write(resized(progress.latest.best, recipe.settings.size), complete=False)
+        write(resized(progress.latest.best, settings.size), complete=False)
         if isinstance(error, KeyboardInterrupt):
             return error
         reason = str(error) or type(error).__name__

@@ -17,7 +17,8 @@ class SlowSettings:
     Args:
         size: longer side of the result in px.
         min_size: longer side of the smallest scale in px; the image is optimised there first, then
-            enlarged and optimised again until it has its size; 0 for one scale only.
+            enlarged and optimised again until it has its size; 0 for one scale only. Scales at
+            which a picture would be too thin for the loss network are left out.
         scale_factor: ratio of the sides of one scale and the next, at most; above 1.
         steps: evaluations of the loss, over all scales.
         decay: evaluations at one scale as a share of those at the next smaller one, above 0.
@@ -106,9 +107,10 @@ def scales(settings: SlowSettings) -> list[Scale]:
 
 # How to search, and what to minimise.
 PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
-    # Chosen by eye: from small scales come large swirls; beside Gram matrices, the Wasserstein distance gets the painting's colours and
-    # broad shapes at less cost to the content; the total variation takes away the fine grid that
-    # max pooling leaves. L2 pooling leaves none either, but loses eyes and other small detail.
+    # Chosen by eye: small scales give large swirls; beside Gram matrices, the Wasserstein distance
+    # gets the painting's colours and broad shapes at less cost to the content; the total variation
+    # takes away the fine grid that max pooling leaves. L2 pooling leaves none either, but loses
+    # eyes and other small detail.
     "best": (
         SlowSettings(),
         LossSettings(style_loss="wasserstein", padding="replicate", tv_weight=10.0),

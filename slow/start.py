@@ -2,7 +2,9 @@
 change.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,6 +36,23 @@ def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
     return max(1, round(largest * size / settings.size))
 
 
+def large_enough(
+    settings: SlowSettings, loss: LossSettings, images: Sequence[Tensor]
+) -> SlowSettings:
+    """The same settings without the scales at which a picture, the content image or one of the
+    style images after it, would be too thin for the loss network.
+    """
+    needed = max(map(stride, loss.content_layers + loss.style_layers))
+    least = 0.0
+    for number, image in enumerate(images):
+        shorter, longer = sorted(image.shape[-2:])
+        share = 1 if number == 0 else style_size(image, settings, settings.size) / settings.size
+        least = max(least, needed * longer / shorter / share)
+    if not settings.min_size or least <= settings.min_size:
+        return settings
+    return replace(settings, min_size=min(settings.size, math.ceil(least)))
+
+
 def check_sizes(
     paths: Sequence[Path],
     images: Sequence[Tensor],
@@ -42,7 +61,8 @@ def check_sizes(
     *,
     remedy: str,
 ) -> None:
-    """ValueError if a picture is too small for the loss network at the smallest scale.
+    """ValueError if a picture is too small for the loss network at the smallest scale that
+    large_enough leaves.
 
     Args:
         paths: of the pictures, for the message.
@@ -51,7 +71,7 @@ def check_sizes(
         remedy: how they become larger.
     """
     needed = max(map(stride, loss.content_layers + loss.style_layers))
-    size = scales(settings)[0].size
+    size = scales(large_enough(settings, loss, images))[0].size
     for number, (path, image) in enumerate(zip(paths, images, strict=True)):
         longer = size if number == 0 else style_size(image, settings, size)
         side = min(resized(image, longer).shape[-2:])

@@ -21,7 +21,7 @@ from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
 from slow.regions import Region, RegionalLoss, kept_outside
 from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings, scales
-from slow.start import resized, start_image, style_size
+from slow.start import large_enough, resized, start_image, style_size
 
 
 @dataclass
@@ -144,6 +144,7 @@ def stylize(
     """
     usual_settings, usual_loss = PRESETS[DEFAULT_PRESET]
     settings, loss = settings or usual_settings, loss or usual_loss
+    settings = large_enough(settings, loss, (content, *style))
     photo = content
     content, style, picture = match_colors(content, style, settings.colors)
     if regions:

@@ -14,7 +14,7 @@ from models.loss_settings import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
 from slow.settings import scales
-from slow.start import resized
+from slow.start import large_enough, resized
 from tests.conftest import SAMPLES, smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
@@ -239,6 +239,17 @@ def test_command_takes_several_styles_and_an_image_to_start_from(run, files):
         assert code == 0
         paintings.append(read_image(files[3]).rgb)
     assert not torch.equal(paintings[0], paintings[1])
+
+
+def test_scales_at_which_a_picture_is_too_thin_are_left_out():
+    settings, loss = SlowSettings(size=512), LossSettings(style_layers=("relu5_1",))
+    square, panorama = torch.zeros(1, 3, 400, 400), torch.zeros(1, 3, 100, 512)
+    assert large_enough(settings, loss, (square, square)) == settings
+    for images in ((panorama, square), (square, panorama)):
+        smallest = scales(large_enough(settings, loss, images))[0].size
+        assert min(resized(panorama, smallest).shape[-2:]) >= 16 and smallest < 100
+    one_scale = dataclasses.replace(settings, min_size=0)
+    assert large_enough(one_scale, loss, (panorama, square)) == one_scale
 
 
 def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):

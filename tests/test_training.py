@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import math
@@ -23,7 +24,8 @@ from fast.training.settings import TrainingSettings, crop_size
 from media import read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.loss_settings import LossSettings
-from models.transformer_net import TransformerNet
+from models.losses import PerceptualLoss
+from models.transformer_net import MARGIN, TransformerNet
 from tests.conftest import SAMPLES, make_parquet, smooth_image
 
 SETTINGS = TrainingSettings(
@@ -174,6 +176,38 @@ def test_resume_notices_other_photos(job):
         train(**job, resume=True)
 
 
+def test_resume_notices_another_margin(job):
+    train(**job)
+    checkpoint = read_checkpoint(job["output"])
+    checkpoint.arguments["margin"] = 8
+    job["output"].write_bytes(checkpoint.to_bytes())
+    with pytest.raises(ValueError, match="another training: with another margin"):
+        train(**job, resume=True)
+
+
+def test_loss_sees_what_prediction_would_show(job, monkeypatch):
+    """The margin is painted and cut off, and nothing is beyond black and white."""
+    painted, seen = [], []
+    forward, loss = TransformerNet.forward, PerceptualLoss.forward
+
+    def paint(self, image):
+        painted.append(image.shape[-2:])
+        return 100 * (forward(self, image) - 0.5)
+
+    def look(self, image, *args, **kwargs):
+        seen.append(image.detach())
+        return loss(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(TransformerNet, "forward", paint)
+    monkeypatch.setattr(PerceptualLoss, "forward", look)
+    job["settings"] = dataclasses.replace(SETTINGS, steps=1)
+    train(**job)
+    side = SETTINGS.image_size
+    assert painted[0] == (side + 2 * MARGIN, side + 2 * MARGIN)
+    assert seen[0].shape == (2, 3, side, side)
+    assert seen[0].min() == 0 and seen[0].max() == 1
+
+
 def test_finished_training_is_left_alone(job):
     train(**job)
     written = job["output"].stat().st_mtime_ns
@@ -206,7 +240,7 @@ def test_weights_that_are_not_finite_are_no_good_state():
 def test_weights_that_are_not_finite_are_never_saved(job):
     train(**job)
     good = job["output"].read_bytes()
-    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e39})
+    job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match="3 attempts"):
         train(**job)
     assert job["output"].read_bytes() == good
@@ -565,6 +599,7 @@ def launch(job, output, start, flags):
     """train.py in a process of its own that computes by itself, or as `start` has it."""
     command = [sys.executable, *start, "train.py", "--style", job["style"], "--data", job["data"]]
     command += [*SMALL.split(), *LAYERS, "--cpu", "--quiet", "--steps", "4", "--warmup-steps", "0"]
+    command += ["--mixed-precision", "no"]  # what auto takes is measured, by each run for itself
     return subprocess.Popen(
         [*map(str, command), *flags, "-o", str(output)],
         cwd=SAMPLES.parent,

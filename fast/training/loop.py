@@ -4,7 +4,6 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -15,19 +14,17 @@ from torch import Tensor
 
 from fast.training.data import find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
+from fast.training.losses import BatchLosses
 from fast.training.photos import read_photos
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
-from fast.training.recorded import RecordedLosses
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
-from fast.training.shown import as_shown
-from fast.training.stability import instability_loss
 from media import read_image, sha256
 from models.checkpoint import Checkpoint, read_network
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
-from models.transformer_net import TransformerNet, with_margin
+from models.transformer_net import TransformerNet
 
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 # What to say of a setting that is no flag by itself, or whose value is a hash.
@@ -36,6 +33,7 @@ CHANGES = {
     "data": "--data, --data-limit and --streaming gave other photos",
     "init_from": "--init-from was another file",
     "processes": "the number of processes was another one",
+    "margin": "with another margin around the paintings",
 }
 
 
@@ -139,27 +137,7 @@ def train(
     dtypes = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
     dtype = dtypes.get(precision, torch.float32)
     perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-
-    paint = partial(with_margin, learner.net, margin=net.margin)
-
-    def losses(content: Tensor) -> Tensor:
-        """Of a batch: the total and its terms; their gradients are added to the weights'."""
-        stylized = paint(content)
-        targets = perceptual_loss.content_targets(content, rounded=int8)
-        terms = perceptual_loss(as_shown(stylized), targets, rounded=int8)
-        total, instability = terms.total, torch.zeros_like(terms.total)
-        if settings.stability:
-            instability = instability_loss(paint, content, stylized, seed=settings.seed + step)
-            total = total + settings.stability * instability
-        accelerator.backward(total)
-        values = total, terms.content, terms.style, terms.tv, instability
-        return torch.stack(values).detach()
-
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        is_plain = learner.net is net and settings.accumulation == 1
-        if is_plain and not settings.stability and loss.style_loss != "wasserstein":
-            losses = RecordedLosses(losses, net.parameters())
+    losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
@@ -199,7 +177,7 @@ def train(
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
                 content = content.to(device, non_blocking=True)
                 with accelerator.accumulate(learner.net):
-                    values = losses(content)
+                    values = losses(content, seed=settings.seed + step)
                     learner.update(step, values[0])
                 if not accelerator.sync_gradients:
                     continue
@@ -275,6 +253,9 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
         for name, value in wanted.training.items()
         if name != "step"
     ]
+    # Of the network as it is built: checkpoints of before lack arguments that came later.
+    arguments = saved.build().arguments
+    pairs += [(name, arguments[name], value) for name, value in wanted.arguments.items()]
     pairs += [("style", saved.style.get("sha256"), wanted.style["sha256"])]
     for name, old, new in pairs:
         if old != new:

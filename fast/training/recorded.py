@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-WARM_UPS = 2  # passes before the recording, in which cuDNN looks for its fastest algorithms
+WARM_UPS = 2  # passes before the recording, in which libraries get all that they need
 
 
 class RecordedLosses:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 
 def as_shown(painting: Tensor) -> Tensor:
-    """Clamp to [0, 1], and keep the gradient of a value outside if it leads back.
+    """Clamp to [0, 1], and keep the gradient of a value outside if it leads back; what is not
+    finite becomes NaN.
 
     Without the clamping a network paints beyond black and white: the losses like what nobody will
     see. Without the gradient such values would stay where they are.
@@ -17,7 +18,7 @@ class _Shown(torch.autograd.Function):
     @staticmethod
     def forward(ctx, painting: Tensor) -> Tensor:
         ctx.save_for_backward(painting)
-        return painting.clamp(0, 1)
+        return torch.where(painting.isfinite(), painting.clamp(0, 1), torch.nan)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""The losses of a network's paintings, and their gradients."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fast.training.learner import Learner
+from fast.training.recorded import RecordedLosses
+from fast.training.settings import TrainingSettings
+from fast.training.shown import as_shown
+from fast.training.stability import instability_loss
+from models.losses import PerceptualLoss
+from models.transformer_net import with_margin
+
+
+class BatchLosses:
+    """What a batch's paintings lack. The gradients are added to those of the network's weights.
+
+    On a single GPU all is recorded and replayed, unless it is another work in each step (with
+    stability), or needs the CPU (the Wasserstein distance).
+
+    Args:
+        learner: has the network.
+        loss: perceptual loss, on the network's device.
+        settings: of the training.
+        int8: see fast.training.loop.train.
+    """
+
+    def __init__(
+        self, learner: Learner, loss: PerceptualLoss, settings: TrainingSettings, *, int8: bool
+    ) -> None:
+        self.learner, self.loss, self.stability, self.int8 = learner, loss, settings.stability, int8
+        self.recorded = None
+        # Neither shared by processes nor compiled.
+        is_plain = learner.net is learner.bare_net and settings.accumulation == 1
+        is_same = not settings.stability and loss.settings.style_loss != "wasserstein"
+        if learner.accelerator.device.type == "cuda" and is_plain and is_same:
+            weights = learner.bare_net.parameters()
+            self.recorded = RecordedLosses(partial(self._compute, seed=0), weights)
+
+    def __call__(self, content: Tensor, *, seed: int) -> Tensor:
+        """The total and its terms: content, style, total variation, instability.
+
+        Args:
+            content: (B, 3, S, S) RGB in [0, 1] on the network's device.
+            seed: of what the stability moves the photos by.
+
+        Returns:
+            (5,) float32 without gradient.
+        """
+        return self.recorded(content) if self.recorded else self._compute(content, seed=seed)
+
+    def _compute(self, content: Tensor, *, seed: int) -> Tensor:
+        painting = self._paint(content)
+        targets = self.loss.content_targets(content, rounded=self.int8)
+        terms = self.loss(painting, targets, rounded=self.int8)
+        total, instability = terms.total, torch.zeros_like(terms.total)
+        if self.stability:
+            instability = instability_loss(self._paint, content, painting, seed=seed)
+            total = total + self.stability * instability
+        self.learner.accelerator.backward(total)
+        return torch.stack([total, terms.content, terms.style, terms.tv, instability]).detach()
+
+    def _paint(self, content: Tensor) -> Tensor:
+        return as_shown(with_margin(self.learner.net, content, self.learner.bare_net.margin))
