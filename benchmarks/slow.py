@@ -4,11 +4,12 @@
     python -m benchmarks.slow --size 256 --iterations 100
 
 The textbook's L-BFGS works at full size from the start. The loss that it has reached after so many
-evaluations, from the content image and from noise, is the one that ours, with the settings of
-python -m slow, has to reach. Both minimise the same function, the Gram losses that the fast path is
-trained with; ours in the precision that it chooses here (bfloat16 gives the same but for 0.0002),
-and from a trained style's painting at full size only. Our time includes everything but importing
-libraries and reading the pictures; the textbook's does not include making its loss network either.
+evaluations, from the content image and from noise, is the one that ours has to reach: with the
+settings of python -m slow in either case, and from a trained style's painting at full size only.
+Both minimise the same function, the Gram losses that the fast path is trained with; ours in the
+precision that it chooses here (bfloat16 gives the same but for 0.0002). Our time includes
+everything but importing libraries and reading the pictures; the textbook's does not include making
+its loss network either.
 The runs follow each other at once, each in a process of its own; where other programs run, --clock
 cpu compares better.
 """
@@ -76,10 +77,9 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
 
     start = CLOCKS[args.clock]()
     init = load(MODEL, device=args.device)(content) if args.start == MODEL else None
-    start_from = args.start if args.start in ("content", "noise") else "content"
     # From a painting on nothing is left to be found at small scales.
     min_size = settings.min_size if init is None else 0
-    settings = replace(settings, size=args.size, init=start_from, min_size=min_size)
+    settings = replace(settings, size=args.size, min_size=min_size)
     try:
         dtype, loss = pick_precision("auto", device), LossSettings()
         stylize(content, [style], settings, loss, init=init, dtype=dtype, callback=watch)

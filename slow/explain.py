@@ -142,7 +142,7 @@ def explain(
         )
 
     # From noise and at one scale, so that a layer gets no help from what it saw in a smaller image.
-    settings = SlowSettings(size=size, min_size=0, steps=steps, init="noise")
+    settings = SlowSettings(size=size, min_size=0, steps=steps)
 
     def reconstruct(image: Tensor, losses: LossSettings) -> Tensor:
         return stylize(image, [image], settings, losses, dtype=dtype, callback=lambda _: tick())

@@ -33,7 +33,8 @@ class SlowSettings:
             painted ("luminance") or from style pictures that get the content's colours beforehand,
             by their mean and covariance ("match") or by their whole distribution ("histogram").
         init: what to start from: "content", "noise", "style", or an image; on the command line an
-            image file or a trained style (.pth).
+            image file or a trained style (.pth). With small scales little of the content is lost by
+            noise, and the style gets more freedom.
         seed: of the noise.
 
     Raises:
@@ -51,7 +52,7 @@ class SlowSettings:
     history: int = 40
     averaging: float = 0.0
     colors: str = "style"
-    init: str = "content"
+    init: str = "noise"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,10 +108,10 @@ def scales(settings: SlowSettings) -> list[Scale]:
 
 # How to search, and what to minimise.
 PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
-    # Chosen by eye: small scales give large swirls; beside Gram matrices, the Wasserstein distance
-    # gets the painting's colours and broad shapes at less cost to the content; the total variation
-    # takes away the fine grid that max pooling leaves. L2 pooling leaves none either, but loses
-    # eyes and other small detail.
+    # Chosen by eye: small scales and noise give large swirls; beside Gram matrices, the Wasserstein
+    # distance gets the painting's colours and broad shapes at less cost to the content; the total
+    # variation takes away the fine grid that max pooling leaves. L2 pooling leaves none either, but
+    # loses eyes and other small detail.
     "best": (
         SlowSettings(),
         LossSettings(style_loss="wasserstein", padding="replicate", tv_weight=10.0),
@@ -118,7 +119,7 @@ PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
     # The paper's layers, pooling, start and optimiser. Its ratio of content to style, 1e-3 or 1e-4,
     # is for losses that are sums; here it is the usual strength.
     "gatys": (
-        SlowSettings(min_size=0, steps=500, init="noise"),
+        SlowSettings(min_size=0, steps=500),
         LossSettings(content_layers=("relu4_2",), pooling="average"),
     ),
 }

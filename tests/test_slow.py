@@ -22,7 +22,9 @@ CONTENT, STYLE = smooth_image(32, 40), smooth_image(48, 48, seed=1)
 
 
 def run_slow(callback=None, *, image=None, resume=None, objective=whole_image, **settings):
-    settings = SlowSettings(**{"size": 40, "min_size": 0, "steps": 25, **settings})
+    settings = SlowSettings(
+        **{"size": 40, "min_size": 0, "steps": 25, "init": "content", **settings}
+    )
     return stylize(
         CONTENT,
         [STYLE],
@@ -157,7 +159,7 @@ def test_a_scale_that_diverges_at_once_gives_the_smaller_one_enlarged():
 
 def test_a_larger_scale_begins_with_the_contents_detail():
     seen = []
-    settings = SlowSettings(size=40, min_size=20, scale_factor=2, steps=2)
+    settings = SlowSettings(size=40, min_size=20, scale_factor=2, steps=2, init="content")
     only_content = dataclasses.replace(SHALLOW, style_weight=0.0)
     stylize(CONTENT, [STYLE], settings, only_content, callback=seen.append)
     assert [iterate.size for iterate in seen] == [(16, 20), (32, 40)]
