@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.int8 import ZERO, Int8Kernel, quantize
-from models.padding import fill_channels, repeat_border
+from models.padding import repeat_border
 
 
 class FrozenConv(nn.Module):
@@ -48,7 +48,7 @@ class FrozenConv(nn.Module):
         if self.is_winograd:
             self._keep("kernel", winograd.winograd_kernel(weight))
         else:
-            self._keep("kernel", fill_channels(_channels_last(weight, device, dtype)))
+            self._keep("kernel", _channels_last(weight, device, dtype))
         self._keep("bias", bias.to(device, dtype))
 
     def _keep(self, name: str, values: Tensor) -> None:
@@ -73,7 +73,7 @@ class FrozenConv(nn.Module):
         if self.is_winograd:
             x = winograd.winograd_conv3x3(x, self.kernel, self.bias, padding=self.padding)
         else:
-            x = F.conv2d(fill_channels(x), self.kernel, self.bias, padding=self.padding)
+            x = F.conv2d(x, self.kernel, self.bias, padding=self.padding)
         return F.relu(x, inplace=True) if relu else x
 
     def gradient(self, grad: Tensor, output: Tensor | None) -> Tensor:
@@ -120,7 +120,6 @@ def fused_conv(
     own for the ReLU; a NaN becomes 0 in it.
     """
     if x.is_cuda:
-        x = fill_channels(x)
         if not relu:
             return F.conv2d(x, kernel, bias, padding=padding)
         return torch.cudnn_convolution_relu(

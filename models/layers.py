@@ -8,7 +8,7 @@ from models import winograd
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
-from models.padding import fill_channels, reflect, repeat_border
+from models.padding import reflect, repeat_border
 
 # Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
 # bfloat16, where oneDNN makes mistakes with wider kernels.
@@ -203,7 +203,7 @@ def _conv2d(
         return kernel.convolve(x)
     if int8 and not torch.compiler.is_compiling():
         return learned_int8_conv(x, kernel)
-    return F.conv2d(fill_channels(x), fill_channels(kernel), stride=stride)
+    return F.conv2d(x, kernel, stride=stride)
 
 
 class _Regroup(torch.autograd.Function):
