@@ -44,7 +44,7 @@ class ConvLayer(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = reflect(x, *(self.padding,) * 4)
+        x = reflect(x, self.padding)
         weight = self.conv.weight.to(x.dtype)
         if self._is_winograd(x.dtype) and not self.int8:
             x = winograd.learned_winograd_conv(x, weight)

@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+def reflect(x: Tensor, padding: int) -> Tensor:
     """Reflection padding in px; an image smaller than the padding is reflected to and fro."""
-    height, width = x.shape[-2:]
-    if max(left, right) < width and max(top, bottom) < height:
-        if x.is_cuda and left == right == top == bottom:
-            return _MirroredBorder.apply(x, left, 1)
-        return F.pad(x, (left, right, top, bottom), mode="reflect")
-    rows = reflected_indices(height, top, bottom).to(x.device)
-    columns = reflected_indices(width, left, right).to(x.device)
+    if padding < min(x.shape[-2:]):
+        return (
+            _MirroredBorder.apply(x, padding, 1)
+            if x.is_cuda
+            else F.pad(x, (padding,) * 4, "reflect")
+        )
+    rows, columns = (reflected_indices(n, padding, padding).to(x.device) for n in x.shape[-2:])
     return x[:, :, rows][:, :, :, columns]
 
 

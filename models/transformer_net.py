@@ -21,7 +21,7 @@ MARGIN = 24
 def with_margin(net: Callable[[Tensor], Tensor], image: Tensor, margin: int) -> Tensor:
     """Stylize (B, 3, H, W) with so many px of the reflected image around it, which are cut off."""
     height, width = image.shape[-2:]
-    painting = net(reflect(image, *(margin,) * 4))
+    painting = net(reflect(image, margin))
     return painting[..., margin : margin + height, margin : margin + width]
 
 
@@ -136,7 +136,7 @@ class TransformerNet(nn.Module):
         with torch.autocast(kind, enabled=False):
             # The strides round up: the result is some px higher and wider.
             x = self.decoder(self.trunk(self.encoder(x)))
-            x = self.to_rgb(reflect(x, *(self.padding,) * 4))
+            x = self.to_rgb(reflect(x, self.padding))
             return self.to_image(x)[..., :height, :width]
 
     def to_image(self, x: Tensor) -> Tensor:
