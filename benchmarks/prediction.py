@@ -37,7 +37,8 @@ def images_per_second(ours: bool, width: int, height: int, device: torch.device)
     if ours:
         keep_pages()
     torch.manual_seed(0)
-    image, net = torch.rand(1, 3, height, width, device=device), TransformerNet().eval().to(device)
+    image = torch.rand(1, 3, height, width, device=device)
+    net = TransformerNet().eval().requires_grad_(False).to(device)
     if ours:
         run = partial(stylize, set_precision(net, pick_precision("auto", device)))
     else:

@@ -1,12 +1,12 @@
 """Loading a trained style and running it on images."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from fast.at_once import fits_at_once, paint_at_once
 from fast.bands import stylize_in_bands
 from media import as_bytes, as_float
 from media.colors import keep_colors
@@ -19,9 +19,8 @@ from models.device import (
     release_pages,
     taken_memory,
 )
-from models.transformer_net import TransformerNet, with_margin
+from models.transformer_net import TransformerNet
 
-MAPS = 8  # of the image's size, with 32 channels or the network's width, on a GPU at one time
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -124,12 +123,10 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
 
 def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
-    pixels = math.prod(side + 2 * net.margin for side in photo.shape[-2:])
-    at_once = MAPS * pixels * max(net.arguments["width"], 32) * net.to_rgb.weight.element_size()
     try:
         # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
-        if net.device.type == "cuda" and at_once < memory:
-            write(0, with_margin(net, as_float(photo.to(net.device)), net.margin))
+        if net.device.type == "cuda" and fits_at_once(net, photo, memory):
+            write(0, paint_at_once(net, as_float(photo.to(net.device))))
         else:
             stylize_in_bands(net, photo, write, memory=memory)
     except (MemoryError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -62,6 +63,22 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
             "with VNNI and without AMX"
         )
     return PRECISIONS[name]
+
+
+@cache
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton compiles kernels for this device and they run; it needs a C compiler, too."""
+    if device.type != "cuda":
+        return False
+    try:
+        from models.triton_kernels import mirrored_border
+
+        mirrored_border(torch.ones(1, 1, 2, 2, device=device), padding=1, skipped=1)
+    except Exception as error:  # of Triton, of the compiler, of the driver: of any kind
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"Triton cannot be used, which makes it slower: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 @cache  # all of a process's results in one precision, even if another program slows down the timing

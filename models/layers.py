@@ -50,8 +50,7 @@ class ConvLayer(nn.Module):
             x = winograd.learned_winograd_conv(x, weight)
         else:
             x = _conv2d(x, weight, stride=self.conv.stride, int8=self.int8)
-        x = self.norm(x)
-        return F.relu(x, inplace=True) if self.relu else x
+        return self.norm(x, relu=self.relu)
 
     def _is_winograd(self, dtype: torch.dtype) -> bool:
         weight = self.conv.weight
@@ -114,7 +113,7 @@ class UpsampleConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (1, 1, 1, 1)) if self.transposed else repeat_border(x)
-        return F.relu(self.norm(self.convolve(x, self.kernel().to(x.dtype))), inplace=True)
+        return self.norm(self.convolve(x, self.kernel().to(x.dtype)), relu=True)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""

@@ -1,3 +1,4 @@
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +22,10 @@ NEEDS_INT8 = pytest.mark.skipif(
     not is_exact(torch.device("cpu")), reason="8-bit integers are not convolved correctly"
 )
 SAMPLES = Path(__file__).parents[1] / "samples"
+
+# Triton's kernels are interpreted where no GPU can run them; it reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would the commands tested here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

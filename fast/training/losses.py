@@ -1,12 +1,10 @@
 """The losses of a network's paintings, and their gradients."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
+from fast.recording import Recording
 from fast.training.learner import Learner
-from fast.training.recorded import RecordedLosses
 from fast.training.settings import TrainingSettings
 from fast.training.shown import as_shown
 from fast.training.stability import instability_loss
@@ -31,13 +29,11 @@ class BatchLosses:
         self, learner: Learner, loss: PerceptualLoss, settings: TrainingSettings, *, int8: bool
     ) -> None:
         self.learner, self.loss, self.stability, self.int8 = learner, loss, settings.stability, int8
-        self.recorded = None
         # Neither shared by processes nor compiled.
         is_plain = learner.net is learner.bare_net and settings.accumulation == 1
         is_same = not settings.stability and loss.settings.style_loss != "wasserstein"
-        if learner.accelerator.device.type == "cuda" and is_plain and is_same:
-            weights = learner.bare_net.parameters()
-            self.recorded = RecordedLosses(partial(self._compute, seed=0), weights)
+        self.is_recorded = learner.accelerator.device.type == "cuda" and is_plain and is_same
+        self.recording = self.gradients = None
 
     def __call__(self, content: Tensor, *, seed: int) -> Tensor:
         """The total and its terms: content, style, total variation, instability.
@@ -49,7 +45,24 @@ class BatchLosses:
         Returns:
             (5,) float32 without gradient.
         """
-        return self.recorded(content) if self.recorded else self._compute(content, seed=seed)
+        return self._replay(content) if self.is_recorded else self._compute(content, seed=seed)
+
+    def _replay(self, content: Tensor) -> Tensor:
+        weights = list(self.learner.bare_net.parameters())
+
+        def compute_anew(content: Tensor) -> Tensor:
+            for weight in weights:
+                weight.grad = None
+            return self._compute(content, seed=0)
+
+        if self.recording is None or content.shape != self.recording.input.shape:
+            self.recording = self.gradients = None  # their memory is free then
+            self.recording = Recording(compute_anew, content)
+            self.gradients = [weight.grad for weight in weights]
+        values = self.recording(content).clone()
+        for weight, gradient in zip(weights, self.gradients, strict=True):
+            weight.grad = gradient
+        return values
 
     def _compute(self, content: Tensor, *, seed: int) -> Tensor:
         painting = self._paint(content)

@@ -1,0 +1,57 @@
+"""Without a GPU the kernels run in Triton's interpreter, see conftest.py."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import assert_same_gradients
+
+kernels = pytest.importorskip("models.triton_kernels", reason="needs Triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(2, 5, 7, 6), (1, 32, 65, 91), (3, 128, 1, 1)])
+def test_instance_norm_equals_torch(size, relu):
+    torch.manual_seed(0)
+    x = 3 * torch.randn(size, device=DEVICE) + 20  # whose mean and deviation differ in size
+    x = x.to(memory_format=torch.channels_last).requires_grad_(True)
+    weight, bias = torch.randn(2, size[1], device=DEVICE).unbind()
+    inputs = x, weight.requires_grad_(True), bias.requires_grad_(True)
+    expected = torch.group_norm(x.double(), size[1], weight.double(), bias.double()).float()
+    expected = F.relu(expected) if relu else expected
+    result = kernels.instance_norm(x, weight, bias, 1e-5, relu=relu)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+    assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_is_normalised_by_float32_statistics():
+    torch.manual_seed(0)
+    x = (torch.randn(2, 5, 30, 30, device=DEVICE) + 20).bfloat16()
+    result = kernels.instance_norm(
+        x, torch.ones(5, device=DEVICE), torch.zeros(5, device=DEVICE), 1e-5, relu=False
+    )
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), F.instance_norm(x.float()), rtol=0.01, atol=0.02)
+
+
+def test_not_finite_values_stay_so():
+    x = torch.randn(1, 2, 4, 4, device=DEVICE)
+    x[0, 0, 2, 2] = torch.nan
+    result = kernels.instance_norm(
+        x, torch.ones(2, device=DEVICE), torch.zeros(2, device=DEVICE), 1e-5, relu=True
+    )
+    assert result[0, 0].isnan().all() and result[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [3, 32])
+@pytest.mark.parametrize(("padding", "skipped", "mode"), [(4, 1, "reflect"), (1, 0, "replicate")])
+def test_mirrored_border_is_that_of_torch(channels, padding, skipped, mode):
+    x = torch.randn(2, channels, 5, 7, device=DEVICE)
+    x = x.to(memory_format=torch.channels_last).requires_grad_(True)
+    expected = F.pad(x, (padding,) * 4, mode=mode)
+    result = kernels.mirrored_border(x, padding, skipped)
+    assert torch.equal(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert_same_gradients(result, expected, (x,), rtol=1e-5, atol=1e-5)
