@@ -57,7 +57,7 @@ def add_loss_flags(parser: argparse.ArgumentParser, defaults: LossSettings | Non
     """The flags of LossSettings, and --strength in the place of --style-weight."""
     add_settings(parser, LossSettings, "losses", defaults).add_argument(
         "--strength",
-        type=float,
+        type=number,
         metavar="0...1",
         help="how much style, about the same for every painting: the style weight is 100 to the "
         "power of it (default: as --style-weight says)",
@@ -131,9 +131,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def number(text: str) -> float:
+    """An argparse type: a number."""
+    return _number(float, text)
+
+
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0."""
-    value = _number(float, text)
+    value = number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value

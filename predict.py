@@ -28,12 +28,12 @@ import fast
 from fast.catalogue import label, table
 from fast.grid import GRID_SIZE, paint_grid
 from fast.jobs import STREAM, plan_jobs
-from fast.model import StyleModel, as_mask, check_blend, check_look
+from fast.model import STROKES, StyleModel, as_mask, check_blend, check_look
 from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
 from fast.stylize import find_model, find_models
 from media import Picture, read_image
-from models.device import keep_pages
+from models.device import keep_pages, peak_memory, pick_device
 
 SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
 GRID = "grid"  # in the place of a model's name in file names
@@ -46,7 +46,8 @@ def parse_args() -> argparse.Namespace:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="photos, folders with their subfolders, patterns, or - (default: the bundled samples)",
+        help="photos, folders with their subfolders, patterns, or -; of animations the first frame "
+        "(default: the bundled samples)",
     )
     parser.add_argument(
         "--model",
@@ -61,8 +62,8 @@ def parse_args() -> argparse.Namespace:
         "--output",
         default="stylized",
         metavar="FILE|DIR|-",
-        help="file for a single photo, - for standard output (as PNG), else a folder "
-        "(default: %(default)s)",
+        help="file for a single photo, - for standard output (as PNG), else a folder; 8 bits a "
+        "channel (default: %(default)s)",
     )
     look = parser.add_argument_group("look")
     look.add_argument(
@@ -73,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     )
     look.add_argument(
         "--strength",
-        type=float,
+        type=cli.number,
         default=keywords["strength"].default,
         metavar="0...1.5",
         help="how much: 0 is the photo, 1 the painting, above it is painted a second time "
@@ -81,9 +82,9 @@ def parse_args() -> argparse.Namespace:
     )
     look.add_argument(
         "--stroke",
-        type=float,
+        type=cli.number,
         default=keywords["stroke"].default,
-        metavar="X",
+        metavar=f"{STROKES[0]:g}...{STROKES[1]:g}",
         help="brush strokes as many times as large; size and detail stay (default: %(default)s)",
     )
     look.add_argument(
@@ -177,6 +178,10 @@ def main() -> int:
     finally:
         if not is_quiet:
             cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
+    peak = peak_memory()
+    is_on_cpu = pick_device(args.device).type == "cpu"
+    if args.max_memory and is_on_cpu and peak and peak > args.max_memory:
+        cli.say(f"warning: more than --max-memory was needed, {peak / 1e9:.2f} GB")
     return cli.FAILED if failed else cli.OK
 
 

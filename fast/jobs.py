@@ -52,8 +52,9 @@ def plan_jobs(
     folder = output if output != STREAM and not _is_file_name(output) else None
     photos, problems = _find_photos(inputs, Path(folder) if folder else None)
     if folder:
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ValueError(f"-o {output} is a file, neither a folder nor an image")
+        for place in (Path(folder), *Path(folder).parents):
+            if os.path.exists(place) and not os.path.isdir(place):
+                raise ValueError(f"-o {output}: {place} is a file, neither a folder nor an image")
         photos = _without_results(photos, Path(folder), {model_name, *known_names})
     if not photos:
         raise ValueError("; ".join(problems) or "there is no photo to paint")
@@ -96,8 +97,10 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
         if path is None or not os.path.isdir(path):
             photos.setdefault(path and os.path.abspath(path), (path, Path()))
             continue
-        found = find_images(path, outside=output)
-        if not found:
+        errors: list[OSError] = []
+        found = find_images(path, outside=output, on_error=errors.append)
+        problems += [f"{error.filename}: {error.strerror}" for error in errors]
+        if not found and not errors:
             problems.append(f"{path}: no image in this folder")
         name = Path(_real(path).name if len(paths) > 1 else "")
         for photo in found:
@@ -110,9 +113,13 @@ def _matches(text: str) -> list[Path | None]:
     """The files and folders that an input means; a broken link is one, too."""
     if text == STREAM:
         return [None]
-    if os.path.lexists(text):
+    try:
+        os.lstat(text)
         return [Path(text)]
-    return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+    except PermissionError:  # it is told when its turn comes
+        return [Path(text)]
+    except (OSError, ValueError):  # no such file, or no name for one
+        return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
 
 
 def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Photos:

@@ -66,12 +66,16 @@ def paint_photos(
     def begin(outcome: Outcome) -> None:
         source, target = outcome.job.source, outcome.job.target
         if target and os.path.lexists(target) and not force:
-            if not resume:
-                raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
-            outcome.is_skipped = True
+            keep(outcome)
         elif source is None or source.is_fifo():  # such as a shell's <(command)
             # In this thread, for Ctrl-C ends no other one that waits for input.
             outcome.stream = _read_stream(source)
+
+    def keep(outcome: Outcome) -> None:
+        if not resume:
+            target = outcome.job.target
+            raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
+        outcome.is_skipped = True
 
     def read(outcome: Outcome) -> None:
         source, stream = outcome.job.source, outcome.stream
@@ -86,7 +90,10 @@ def paint_photos(
         outcome.picture = paint(outcome.picture)
 
     def write(outcome: Outcome) -> None:
-        _write(outcome.job.target, outcome.picture)
+        try:
+            _write(outcome.job.target, outcome.picture, exists_ok=force)
+        except FileExistsError:  # it was not there when the photo was read
+            keep(outcome)
         outcome.picture = None
 
     # Each has its number of threads before the painting changes that of new ones.
@@ -121,11 +128,12 @@ def _read_stream(source: Path | None) -> BytesIO:
     return BytesIO(sys.stdin.buffer.read())
 
 
-def _write(target: Path | None, painting: Picture) -> None:
+def _write(target: Path | None, painting: Picture, *, exists_ok: bool) -> None:
     if target is None:
         content = encode_image(Path("standard output.png"), painting.pixels, like=painting)
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, encode_image(target, painting.pixels, like=painting))
+        content = encode_image(target, painting.pixels, like=painting)
+        write_atomically(target, content, exists_ok=exists_ok)

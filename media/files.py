@@ -1,5 +1,6 @@
 """Writing a file completely or not at all."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -10,9 +11,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, exists_ok: bool = True) -> Iterator[BinaryIO]:
     """A file open for writing under a temporary name; at the end it is flushed to disk and renamed
     into place, after an error it is deleted.
+
+    Raises:
+        FileExistsError: something has come to stand there, and exists_ok is false.
     """
     # Short, for the name itself may be of full length; random, for processes on several hosts and
     # threads may write into one folder.
@@ -22,16 +26,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        if exists_ok or not _link(temporary, path):
+            os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to disk, then rename it into place."""
-    with replacing(path) as file:
+def write_atomically(path: Path, data: bytes | memoryview, *, exists_ok: bool = True) -> None:
+    """Write a file under a temporary name, flush it to disk, then rename it into place; or raise a
+    FileExistsError.
+    """
+    with replacing(path, exists_ok=exists_ok) as file:
         file.write(data)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, which unlike renaming replaces nothing; False where there are no
+    links.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

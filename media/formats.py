@@ -1,6 +1,8 @@
 """The image formats that can be written, by suffix."""
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,12 @@ def check_format(path: Path, depth: int = 8, long_side: int = 0) -> None:
         )
 
 
-def find_images(folder: Path, *, outside: Path | None = None) -> list[Path]:
+def find_images(
+    folder: Path,
+    *,
+    outside: Path | None = None,
+    on_error: Callable[[OSError], None] | None = None,
+) -> list[Path]:
     """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
 
     Broken links are among them, so that it does not go unnoticed that a photo is missing.
@@ -56,17 +63,26 @@ def find_images(folder: Path, *, outside: Path | None = None) -> list[Path]:
         folder: where to look.
         outside: a subfolder, such as that of the results, whose images are left out; any other
             folder changes nothing.
+        on_error: called with the error of a folder that cannot be read; by default a warning.
     """
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FORMATS
-        and (os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)))
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    images = []
+    for place, folders, names in os.walk(folder, onerror=on_error or _warn):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        images += [
+            path
+            for path in paths
+            if path.suffix.lower() in FORMATS
+            and (os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)))
+        ]
+    images.sort()
     if outside and _is_below(outside, folder):
         images = [image for image in images if not _is_below(image, outside)]
     return images
+
+
+def _warn(error: OSError) -> None:
+    warnings.warn(f"{error.filename}: {error.strerror}", stacklevel=2)
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -125,7 +125,7 @@ def decode_image(
     except Exception as error:  # decoders raise all sorts of errors on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{name} is damaged: {error or type(error).__name__}") from error
+        raise ValueError(f"{name} cannot be decoded: {error or type(error).__name__}") from error
 
 
 def to_picture(
@@ -201,12 +201,14 @@ def _to_8bit_srgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8bit_gray(image: Image.Image) -> Image.Image:
-    """Integers are 16-bit values; floats reach up to 1, 255 or 65535, whichever holds them all."""
+    """Integers have 16 or 31 bits; floats reach up to 1, 255 or 65535, whichever holds them all."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     white = 65535.0
     if image.mode == "F":  # a few values beyond do not count
         brightest = np.percentile(values, 99)
         white = next((limit for limit in (1.0, 255.0) if brightest <= limit), white)
+    elif values.max() > white:
+        white = 2.0**31
     gray = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
     gray.info = dict(image.info)
     if isinstance(gray.info.get("transparency"), int):

@@ -39,7 +39,8 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # its lists of devices are long
+        reason = reason if len(reason) < 120 else "PyTorch does not know it"
         raise ValueError(f"--device {name} cannot be used here: {reason}") from error
     return device
 

@@ -1,4 +1,5 @@
 import io
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -168,9 +169,9 @@ def _bomb() -> bytes:
         (b"PK\x03\x04zip", "zip"),
         (b"<?xml version='1.0'?><svg/>", "SVG"),
         (b"just some text", "no image format"),
-        (_jpeg()[:700], "damaged|no image format"),
-        (_jpeg()[:-1200], "damaged"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "damaged|no image format"),
+        (_jpeg()[:700], "cannot be decoded|no image format"),
+        (_jpeg()[:-1200], "cannot be decoded"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "cannot be decoded|no image format"),
         (_bomb(), "179 million"),
     ],
 )
@@ -222,3 +223,15 @@ def test_images_are_found_in_folders_and_hidden_ones_left_out(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     names = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
     assert names == ["b.JPG", "sub/a.png"]
+
+
+def test_a_file_that_has_come_meanwhile_is_kept_if_asked(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    write_atomically(path, b"first", exists_ok=False)
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            write_atomically(path, b"second", exists_ok=False)
+        monkeypatch.setattr("os.link", Mock(side_effect=PermissionError))  # a disk without links
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+    write_atomically(tmp_path / "b.png", b"third", exists_ok=False)
+    assert (tmp_path / "b.png").read_bytes() == b"third"

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -119,3 +120,19 @@ def test_a_folder_may_have_a_suffix(folder):
 def test_a_broken_link_is_an_input_that_fails_later(folder):
     (folder / "lost.jpg").symlink_to("nowhere.jpg")
     assert targets("lost.jpg") == ["out/lost_m.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_rest_planned(folder, monkeypatch):
+    subfolder = next(path for path in sorted(folder.rglob("*")) if path.is_dir())
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path) == subfolder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    jobs, problems = plan_jobs([str(folder)], str(folder / "out"), "model")
+    assert jobs and problems == [f"{subfolder}: Permission denied"]
+    with pytest.raises(ValueError, match="Permission denied"):
+        plan_jobs([str(subfolder)], str(folder / "out"), "model")

@@ -36,7 +36,7 @@ def test_the_next_is_read_and_the_last_written_while_one_is_painted(jobs, monkey
         read[number(path)].set()
         return read_image(path, **options)
 
-    def writing(path, content):
+    def writing(path, content, **options):
         written[number(path)].set()
 
     def paint(photo):
@@ -84,3 +84,16 @@ def test_files_that_exist_are_errors_skipped_or_replaced(jobs):
     assert resumed.error is None and resumed.is_skipped
     assert forced.error is None and not forced.is_skipped
     assert jobs[0].target.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_that_comes_while_its_photo_is_painted_is_kept(jobs, resume):
+    def paint(photo):
+        jobs[0].target.parent.mkdir(exist_ok=True)
+        jobs[0].target.write_bytes(b"mine")
+        return photo
+
+    (outcome,) = paint_photos(jobs[:1], paint, resume=resume)
+    assert jobs[0].target.read_bytes() == b"mine"
+    assert outcome.is_skipped == resume
+    assert resume or "exists" in str(outcome.error)

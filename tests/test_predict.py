@@ -293,7 +293,7 @@ def test_two_processes_share_a_folder(model, photos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "0_tiny.png").write_bytes(b"mine")
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --mixed_precision no"
+    launch = "-m torch.distributed.run --nproc_per_node 2 --standalone"
     arguments = [predict.__file__, photos, "--model", model, "-o", out, "--device", "cpu"]
     result = subprocess.run(
         [*map(str, [sys.executable, *launch.split(), *arguments, "--resume"])],

@@ -271,7 +271,7 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
         ({0: "none.jpg"}, "none.jpg"),
         ({0: "strip.png"}, "strip.png is too small: of 9 px"),
         ({1: __file__}, "not an image"),
-        ({1: "cut.png"}, "cut.png is damaged"),
+        ({1: "cut.png"}, "cut.png cannot be decoded"),
         ({1: "dot.png"}, "--style-scale"),
         ({1: "bomb.png"}, "bomb.png has, or is to be scaled to, more pixels than are safe"),
         ({3: "out.xyz"}, "suffix"),

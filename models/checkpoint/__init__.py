@@ -50,7 +50,9 @@ class Checkpoint:
                 raise ValueError(f"{self.arguments} is not what the weights are of")
             net = TransformerNet(**self.arguments)
             net.load_state_dict(self.weights)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from error
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights do not fit the architecture: {reason}") from error
         if not all(w.dtype == torch.float32 and w.isfinite().all() for w in self.weights.values()):
