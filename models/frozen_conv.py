@@ -54,14 +54,17 @@ class FrozenConv(nn.Module):
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)
 
-    def forward(self, x: Tensor, *, relu: bool = False, rounded: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, *, relu: bool = False, rounded: bool = False, pooled: bool = False
+    ) -> Tensor:
         """(B, I, H, W) -> (B, O, H, W), with a ReLU after it or not; from 8-bit integers if x, then
-        never negative, may be rounded.
+        never negative, may be rounded. `pooled` if max_pool, and nothing else, follows, whose
+        gradient is that of the ReLU already.
         """
         if self.replicate:
             x = repeat_border(x)
         if self.is_winograd or self.is_fused or self.int8:
-            return _Convolution.apply(x, self, relu, rounded)
+            return _Convolution.apply(x, self, relu, rounded, pooled)
         return self.convolve(x, relu=relu)
 
     def convolve(self, x: Tensor, *, relu: bool = False, rounded: bool = False) -> Tensor:
@@ -89,15 +92,43 @@ class FrozenConv(nn.Module):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, conv: FrozenConv, relu: bool, rounded: bool) -> Tensor:
+    def forward(
+        ctx, x: Tensor, conv: FrozenConv, relu: bool, rounded: bool, pooled: bool
+    ) -> Tensor:
         output = conv.convolve(x, relu=relu, rounded=rounded)
         ctx.conv = conv
-        ctx.save_for_backward(output if relu else None)
+        ctx.save_for_backward(output if relu and not pooled else None)
         return output
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.conv.gradient(grad, *ctx.saved_tensors), None, None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return ctx.conv.gradient(grad, *ctx.saved_tensors), None, None, None, None
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """The largest of 2x2 positions, (B, C, H, W) -> (B, C, H // 2, W // 2), on the CPU, of the
+    output of a ReLU: its gradient is 0 where the largest is.
+    """
+    return _MaxPool.apply(x)
+
+
+class _MaxPool(torch.autograd.Function):
+    """PyTorch's, whose backward pass uses a single thread for an image; and the ReLU's gradient,
+    computed at a quarter of the positions. Neither input nor ReLU have to be saved.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.size = x.shape[-2:]
+        output, indices = F.max_pool2d(x, 2, return_indices=True)
+        ctx.save_for_backward(output, indices)
+        return output
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        output, indices = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, output, 0)
+        return F.max_unpool2d(grad, indices, 2, output_size=ctx.size)
 
 
 def fuses(device: torch.device | str, dtype: torch.dtype) -> bool:

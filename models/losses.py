@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.loss_settings import LossSettings
 from models.style import STYLE_LOSSES, Statistics
 from models.tiles import Tile, split
-from models.vgg import LAYER_NAMES, VGG19Features, stride
+from models.vgg import VGG19Features, stride
 
-FIRST_BLOCK = LAYER_NAMES[: LAYER_NAMES.index("pool1") + 1]
 TARGET_TILE = 512  # px; the targets of larger images are computed tile by tile
 
 
@@ -159,7 +157,6 @@ class PerceptualLoss(nn.Module):
         guides: dict[str, Tensor],
         tile: Tile | None = None,
         *,
-        lean: bool = False,
         rounded: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
         """All that the loss needs of an image, by layer: means over its positions.
@@ -169,9 +166,6 @@ class PerceptualLoss(nn.Module):
             content_targets: from content_targets, for the whole image.
             guides: from guides, for the whole image.
             tile: the part whose positions count.
-            lean: compute the first block anew in the backward pass. Its features are the largest
-                by far and quickly computed: a third less memory for some 3 % more time. To do the
-                same with later blocks saves nothing more.
             rounded: the features may come from 8-bit integers.
 
         Returns:
@@ -179,32 +173,19 @@ class PerceptualLoss(nn.Module):
             the style loss needs of the style layers, (B, ...) each, or (R, ...) with guides.
         """
 
-        def means_of(image: Tensor, layers: Sequence[str], after: str | None) -> tuple:
-            errors, statistics = {}, {}
-            all_features = self.vgg.by_layer(image, layers, after=after, rounded=rounded)
-            for layer, features in all_features:
-                inside, target, guide = features, content_targets.get(layer), guides.get(layer)
-                if tile is not None:
-                    inside = tile.inside(features, layer)
-                    target = None if target is None else tile.of_whole(target, layer)
-                    guide = None if guide is None else tile.of_whole(guide, layer)
-                if target is not None:
-                    num_elements = content_targets[layer][0].numel()  # with those of other tiles
-                    errors[layer] = self._content_error(layer, inside, target, num_elements)
-                if layer in self.style_targets:
-                    statistics[layer] = self.style_loss.statistics(inside, guide)
-            return errors, statistics, features
-
-        layers = self.vgg.layers
-        first = [layer for layer in layers if layer in FIRST_BLOCK]
-        if not lean or len(first) == len(layers):
-            return means_of(image, layers, None)[:2]
-        self.vgg.check_size(image, layers)
-        errors, statistics, features = checkpoint(
-            means_of, image, [*first, "pool1"], None, use_reentrant=False, preserve_rng_state=False
-        )
-        more_errors, more_statistics, _ = means_of(features, layers, "pool1")
-        return errors | more_errors, statistics | more_statistics
+        errors, statistics = {}, {}
+        for layer, features in self.vgg.by_layer(image, rounded=rounded):
+            inside, target, guide = features, content_targets.get(layer), guides.get(layer)
+            if tile is not None:
+                inside = tile.inside(features, layer)
+                target = None if target is None else tile.of_whole(target, layer)
+                guide = None if guide is None else tile.of_whole(guide, layer)
+            if target is not None:
+                num_elements = content_targets[layer][0].numel()  # with those of other tiles
+                errors[layer] = self._content_error(layer, inside, target, num_elements)
+            if layer in self.style_targets:
+                statistics[layer] = self.style_loss.statistics(inside, guide)
+        return errors, statistics
 
     def _content_error(
         self, layer: str, features: Tensor, target: Tensor, num_elements: int

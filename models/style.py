@@ -112,10 +112,9 @@ class _GuidedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None]:
-        saved = ctx.saved_tensors  # once: checkpoints compute them anew
-        if not saved:
+        if not ctx.saved_tensors:
             return None, None
-        flat, guide = saved
+        flat, guide = ctx.saved_tensors
         grad = (flat.float() @ (grad + grad.mT)).mul_(guide.unsqueeze(1))
         return grad.to(flat.dtype), None
 

@@ -1,6 +1,6 @@
 """VGG-19 as a loss network: named features of an image, frozen weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models.frozen_conv import FrozenConv
+from models.frozen_conv import FrozenConv, max_pool
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
@@ -77,6 +77,7 @@ class VGG19Features(nn.Module):
         super().__init__()
         self.int8 = dtype == torch.int8
         self.dtype, self.pooling = torch.float32 if self.int8 else dtype, pooling
+        self.pools_relu = pooling == "max" and torch.device(device).type == "cpu"  # see max_pool
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]
@@ -132,34 +133,28 @@ class VGG19Features(nn.Module):
         image: Tensor,
         layers: Iterable[str] | None = None,
         *,
-        after: str | None = None,
         rounded: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """The same, one after the other, as soon as it is computed.
 
         What is computed of a layer's features before the next are asked for comes at the right
         moment in the backward pass, too: with one loss at the end, the gradients of all layers'
-        features are there at once, which takes half as much memory again. With `after`, the pass
-        begins after this layer, whose features take the place of the image.
+        features are there at once, which takes half as much memory again.
         """
         wanted = set(self.layers if layers is None else layers)
         deepest = max(map(LAYER_NAMES.index, wanted))
-        if after is None:
-            self.check_size(image, wanted)
-            x = (image - self.mean).to(self.dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
-            names = zip((None, *self.names), self.names[: deepest + 1], strict=False)
-        else:
-            x, first = image, LAYER_NAMES.index(after) + 1
-            names = zip(self.names[first - 1 :], self.names[first : deepest + 1], strict=False)
-        for previous, name in names:
+        self.check_size(image, wanted)
+        x = (image - self.mean).to(self.dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
             if name.startswith("conv"):
                 # With its ReLU, unless the convolution's own output is asked for. The first is in
                 # float32 in any case: it sees negative values.
                 conv, is_rounded = self.convs[name], rounded and previous is not None
-                x = conv(x, relu=name not in wanted, rounded=is_rounded)
+                is_pooled = self.pools_relu and _is_pooled(name, wanted)
+                x = conv(x, relu=name not in wanted, rounded=is_rounded, pooled=is_pooled)
             elif name.startswith("relu"):
-                x = F.relu(x) if previous in (*wanted, after) else x
+                x = F.relu(x) if previous in wanted else x
             else:
                 x = _pool(x, name, self.pooling)
             if name in wanted:
@@ -205,10 +200,17 @@ def num_channels(layer: str) -> int:
     return CHANNELS_PER_BLOCK[block - 1]
 
 
+def _is_pooled(conv: str, wanted: Collection[str]) -> bool:
+    """Whether a pooling is all that sees the output of a convolution's ReLU."""
+    first = LAYER_NAMES.index(conv)
+    relu, following = LAYER_NAMES[first + 1 : first + 3]
+    return following.startswith("pool") and relu not in wanted
+
+
 def _pool(x: Tensor, name: str, kind: str) -> Tensor:
     """Halve the size."""
     if kind == "max":
-        return F.max_pool2d(x, 2)
+        return max_pool(x) if x.device.type == "cpu" else F.max_pool2d(x, 2)
     if kind == "average":
         return F.avg_pool2d(x, 2) * POOLING_SCALES[kind][name]
     # The small number keeps the root's gradient finite where all is 0; float16 holds no squares.

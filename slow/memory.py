@@ -23,7 +23,7 @@ from slow.settings import SlowSettings, scales
 # which takes KEPT times as much. From python -m benchmarks.memory.
 TILE_BYTES = {4: 1200, 2: 800}
 FIXED_BYTES = 350e6
-KEPT, GIVEN_BACK = 3.5, 1.7
+KEPT, GIVEN_BACK = 2.1, 1.3
 # Images that are there all the time, besides the two for each step that the optimiser remembers;
 # and those that it needs for a step, when there is no tile.
 NUM_IMAGES = 8

@@ -74,7 +74,7 @@ def _parts(
     guides: dict[str, Tensor],
 ) -> list[Tensor]:
     """A tile's share of each content error, and of each of the style statistics."""
-    errors, statistics = loss.means(crop, targets, guides, tile, lean=True)
+    errors, statistics = loss.means(crop, targets, guides, tile)
     by_layer = [
         *((layer, (errors[layer],)) for layer in loss.settings.content_layers),
         *((layer, statistics[layer]) for layer in loss.settings.style_layers),

@@ -1,6 +1,7 @@
 """Optimisers of one image: a step from a gradient, and a state that can be saved and enlarged."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -183,12 +184,8 @@ def smoothed(image: Tensor) -> Tensor:
     Around its borders the image goes on in its mirror image, so that none is mixed with the
     opposite one.
     """
-    rows, columns = (_mirrored(length, image.device) for length in image.shape[-2:])
+    rows, columns, gain = _waves(*image.shape[-2:], image.device)
     size = len(rows), len(columns)
-    down = torch.fft.fftfreq(size[0], device=image.device).square().unsqueeze(1)
-    across = torch.fft.rfftfreq(size[1], device=image.device).square()
-    gain = (down + across + SMOOTHING**-2) ** -0.25
-    gain /= gain.mean()
     planes = []
     for plane in image.split(1, dim=1):  # one by one, in a third of the memory
         around = plane.index_select(-2, rows).index_select(-1, columns)
@@ -197,10 +194,19 @@ def smoothed(image: Tensor) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-def _mirrored(length: int, device: torch.device) -> Tensor:
-    """Positions along a side, with REACH more at either end, which run back and forth."""
-    positions = torch.arange(-REACH, length + REACH, device=device) % (2 * length)
-    return positions.minimum(2 * length - 1 - positions)
+@lru_cache(maxsize=1)
+def _waves(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns of an image with REACH more at either end, which run back and forth, and the
+    weights of its waves.
+    """
+    sides = []
+    for length in (height, width):
+        positions = torch.arange(-REACH, length + REACH, device=device) % (2 * length)
+        sides.append(positions.minimum(2 * length - 1 - positions))
+    down = torch.fft.fftfreq(len(sides[0]), device=device).square().unsqueeze(1)
+    across = torch.fft.rfftfreq(len(sides[1]), device=device).square()
+    gain = (down + across + SMOOTHING**-2) ** -0.25
+    return *sides, gain / gain.mean()
 
 
 def make_optimizer(settings: SlowSettings) -> LBFGS | Adam:
