@@ -178,10 +178,10 @@ def main() -> int:
     finally:
         if not is_quiet:
             cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
-    peak = peak_memory()
-    is_on_cpu = pick_device(args.device).type == "cpu"
-    if args.max_memory and is_on_cpu and peak and peak > args.max_memory:
-        cli.say(f"warning: more than --max-memory was needed, {peak / 1e9:.2f} GB")
+    if args.max_memory and pick_device(args.device).type == "cpu":
+        peak = peak_memory() or 0
+        if peak > args.max_memory:
+            cli.say(f"warning: more than --max-memory was needed, {peak / 1e9:.2f} GB")
     return cli.FAILED if failed else cli.OK
 
 

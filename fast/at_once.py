@@ -5,21 +5,23 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from fast.recording import Recording
 from models.transformer_net import TransformerNet, with_margin
 
 MAPS = 8  # of the image's size, with 32 channels or the network's width, in memory at one time
-FEW = 2  # images of a size in a row that are painted without a recording, which takes longer
+UNRECORDED = 2  # images of a size in a row that are painted without a recording, which takes longer
+SMALLEST = 8  # px; a smaller image is reflected by indices, which come from the CPU
 
 
 @dataclass
 class _Last:
-    """What a network painted last."""
+    """What a network painted last: images of which kind, how many in a row, by which recording."""
 
-    key: tuple
-    times: int = 0
+    kind: tuple
+    count: int = 0
     recording: Recording | None = None
 
 
@@ -29,36 +31,49 @@ _last: WeakKeyDictionary[TransformerNet, _Last] = WeakKeyDictionary()
 def fits_at_once(net: TransformerNet, photo: Tensor, memory: float) -> bool:
     """Whether so many bytes on the network's device are enough for all feature maps of a photo."""
     last = _last.get(net)
-    if last and last.recording and last.key == _key(net, photo):
-        return True
+    if last and last.recording and last.kind == _kind(net, photo):
+        return True  # it has its memory
     pixels = math.prod(side + 2 * net.margin for side in photo.shape[-2:])
     width = max(net.arguments["width"], 32)
     return MAPS * pixels * width * net.to_rgb.weight.element_size() < memory
 
 
+def forget_others(net: TransformerNet, photo: Tensor) -> None:
+    """Give back the memory of a recording that is not for photos of this size."""
+    if net in _last and _last[net].kind != _kind(net, photo):
+        forget(net)
+
+
+def forget(net: TransformerNet) -> None:
+    """Give back the memory of a network's recording, if there is one."""
+    last = _last.pop(net, None)
+    if last and last.recording:
+        del last
+        torch.cuda.empty_cache()
+
+
 def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
-    """Stylize a photo; the frames of a video, of one size, are painted by a CUDA graph.
+    """Stylize a photo; from the third of a size in a row on by a CUDA graph.
 
     Args:
-        net: network from `load_net`, on CUDA.
+        net: network from `load_net`, on CUDA; one in training is never recorded.
         photo: (1, 3, H, W) float32 RGB in [0, 1] on the network's device.
 
     Returns:
         (1, 3, H, W) float32 RGB around [0, 1], until the next call with this network.
     """
-    last, key = _last.get(net), _key(net, photo)
-    if last is None or last.key != key:
-        last = _last[net] = _Last(key)  # the memory of another recording is free from here on
-    last.times += 1
+    forget_others(net, photo)
+    last = _last.setdefault(net, _Last(_kind(net, photo)))
+    last.count += 1
     paint = partial(with_margin, net, margin=net.margin)
-    # An image smaller than the margin is reflected by indices that come from the CPU.
-    is_plain = min(photo.shape[-2:]) > net.margin and not net.to_rgb.weight.requires_grad
-    if not last.recording and last.times > FEW and is_plain:
-        last.times = 0  # where memory is too short for it, not to try again with each
+    can_be_recorded = min(photo.shape[-2:]) > max(net.margin, SMALLEST)
+    in_training = net.to_rgb.weight.requires_grad
+    if last.count == UNRECORDED + 1 and can_be_recorded and not in_training:
         last.recording = Recording(paint, photo)
     return last.recording(photo) if last.recording else paint(photo)
 
 
-def _key(net: TransformerNet, photo: Tensor) -> tuple:
-    weight = net.to_rgb.weight
-    return photo.shape, net.margin, weight.dtype, weight.data_ptr()
+def _kind(net: TransformerNet, photo: Tensor) -> tuple:
+    """All that a recording depends on but the photo's values."""
+    weights = tuple(weight.data_ptr() for weight in net.parameters())
+    return photo.shape, net.margin, net.to_rgb.weight.dtype, weights

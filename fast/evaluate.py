@@ -55,7 +55,8 @@ def parse_args() -> argparse.Namespace:
         type=cli.not_negative,
         default=100,
         metavar="N",
-        help="most iterations of L-BFGS, 0 for none; inf stands for more (default: %(default)s)",
+        help="most iterations of L-BFGS, 0 for none; in the table inf means more "
+        "(default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--force", action="store_true", help="overwrite an existing --json file")

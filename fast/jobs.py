@@ -44,10 +44,12 @@ def plan_jobs(
         known_names: of other models whose paintings may lie beside the photos.
 
     Returns:
-        The jobs, and a line about each input of which there is no photo.
+        The jobs, and a line about each input of which there is no photo and each folder that
+        cannot be read.
 
     Raises:
-        ValueError: no photo is left, several would go to one file, or one would be overwritten.
+        ValueError: no photo is left, several would go to one file, one would be overwritten, or the
+            output is to lie below a file.
     """
     folder = output if output != STREAM and not _is_file_name(output) else None
     photos, problems = _find_photos(inputs, Path(folder) if folder else None)
@@ -80,7 +82,7 @@ Photos = list[tuple[Path | None, Path]]  # each with its folder within the outpu
 
 
 def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, list[str]]:
-    """Photos, each one once, and a line about each input of which there is none."""
+    """Photos, each one once, and a line about each input of which there is none, or not all."""
     paths, problems = [], []
     for text in inputs:
         found = _matches(text)
@@ -115,11 +117,11 @@ def _matches(text: str) -> list[Path | None]:
         return [None]
     try:
         os.lstat(text)
-        return [Path(text)]
-    except PermissionError:  # it is told when its turn comes
-        return [Path(text)]
+    except PermissionError:
+        pass  # it is told when its turn comes
     except (OSError, ValueError):  # no such file, or no name for one
         return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+    return [Path(text)]
 
 
 def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Photos:

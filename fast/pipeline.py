@@ -90,8 +90,11 @@ def paint_photos(
         outcome.picture = paint(outcome.picture)
 
     def write(outcome: Outcome) -> None:
+        target = outcome.job.target
+        if target:
+            target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(outcome.job.target, outcome.picture, exists_ok=force)
+            _write(target, outcome.picture, exists_ok=force)
         except FileExistsError:  # it was not there when the photo was read
             keep(outcome)
         outcome.picture = None
@@ -134,6 +137,5 @@ def _write(target: Path | None, painting: Picture, *, exists_ok: bool) -> None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
         content = encode_image(target, painting.pixels, like=painting)
         write_atomically(target, content, exists_ok=exists_ok)

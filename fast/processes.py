@@ -1,4 +1,4 @@
-"""Sharing out photos among the processes of `accelerate launch`, on one host or several."""
+"""Sharing out photos among the processes of `accelerate launch` or `torchrun`, on all hosts."""
 
 import os
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fast.at_once import fits_at_once, paint_at_once
+from fast.at_once import fits_at_once, forget, forget_others, paint_at_once
 from fast.bands import stylize_in_bands
 from media import as_bytes, as_float
 from media.colors import keep_colors
@@ -103,6 +103,7 @@ def stylize(
     painting = torch.empty_like(image)
     for photo, painted in zip(image.split(1), painting.split(1), strict=True):
         write = _writer(photo, painted, preserve_color)
+        forget_others(net, photo)
         memory = _memory_for_features(net.device, photo, max_memory)
         while not _fits(net, photo, write, memory):
             if not memory:
@@ -132,6 +133,7 @@ def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) ->
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        forget(net)
         return False
     return True
 

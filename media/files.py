@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,15 +30,18 @@ def replacing(path: Path, *, exists_ok: bool = True) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename = str(path)
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomically(path: Path, data: bytes | memoryview, *, exists_ok: bool = True) -> None:
-    """Write a file under a temporary name, flush it to disk, then rename it into place; or raise a
-    FileExistsError.
+    """Write a file under a temporary name, flush it to disk, then rename it into place.
+
+    Raises:
+        FileExistsError: something stands there, and exists_ok is false.
     """
     with replacing(path, exists_ok=exists_ok) as file:
         file.write(data)

@@ -201,14 +201,16 @@ def _to_8bit_srgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8bit_gray(image: Image.Image) -> Image.Image:
-    """Integers have 16 or 31 bits; floats reach up to 1, 255 or 65535, whichever holds them all."""
+    """Integers have 16 bits or as many more as they need; floats reach up to 1, 255 or 65535,
+    whichever holds them all.
+    """
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     white = 65535.0
     if image.mode == "F":  # a few values beyond do not count
         brightest = np.percentile(values, 99)
         white = next((limit for limit in (1.0, 255.0) if brightest <= limit), white)
     elif values.max() > white:
-        white = 2.0**31
+        white = 2.0 ** np.ceil(np.log2(values.max()))
     gray = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
     gray.info = dict(image.info)
     if isinstance(gray.info.get("transparency"), int):

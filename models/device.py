@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -66,20 +67,31 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def triton_kernels(device: torch.device) -> ModuleType | None:
+    """The module of this name where its kernels run; not for torch.compile, which has its own."""
+    if device.type != "cuda" or torch.compiler.is_compiling() or not _runs_triton(device):
+        return None
+    from models import triton_kernels
+
+    return triton_kernels
+
+
 @cache
-def runs_triton(device: torch.device) -> bool:
-    """Whether Triton compiles kernels for this device and they run; it needs a C compiler, too."""
-    if device.type != "cuda":
-        return False
+def _runs_triton(device: torch.device) -> bool:
+    """Whether Triton compiles kernels for a GPU, for which it needs a C compiler, and they run."""
+    x = torch.arange(4.0, device=device).view(1, 1, 2, 2)
     try:
         from models.triton_kernels import mirrored_border
 
-        mirrored_border(torch.ones(1, 1, 2, 2, device=device), padding=1, skipped=1)
+        works = torch.equal(mirrored_border(x, padding=1, skipped=1), F.pad(x, (1,) * 4, "reflect"))
+        reason = "its results are wrong"
     except Exception as error:  # of Triton, of the compiler, of the driver: of any kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"Triton cannot be used, which makes it slower: {reason}", stacklevel=2)
-        return False
-    return True
+        if is_out_of_memory(error):
+            raise
+        works, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
+    if not works:
+        warnings.warn(f"the GPU is used without Triton, which is slower: {reason}", stacklevel=2)
+    return works
 
 
 @cache  # all of a process's results in one precision, even if another program slows down the timing
@@ -156,6 +168,10 @@ def peak_memory() -> int | None:
     """The most bytes of resident memory that this process ever had; None if the system does not
     tell.
     """
+    with suppress(OSError):  # Linux, where the other way counts programs that this one came from
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows

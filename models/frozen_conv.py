@@ -113,8 +113,8 @@ def max_pool(x: Tensor) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
-    """PyTorch's, whose backward pass uses a single thread for an image; and the ReLU's gradient,
-    computed at a quarter of the positions. Neither input nor ReLU have to be saved.
+    """PyTorch's own backward pass computes an image in a single thread. The ReLU's gradient is
+    computed here at a quarter of the positions, and neither input nor ReLU have to be saved.
     """
 
     @staticmethod

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.device import runs_triton
+from models.device import triton_kernels
 
 
 class InstanceNorm(nn.Module):
@@ -17,16 +17,23 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        if runs_triton(x.device) and not torch.compiler.is_compiling():
-            from models.triton_kernels import instance_norm
-
-            return instance_norm(x, self.weight, self.bias, self.eps, relu=relu)
+        kernels = triton_kernels(x.device)
+        if kernels:
+            return kernels.instance_norm(x, self.weight, self.bias, self.eps, relu=relu)
         x = self._normalise(x)
         return F.relu(x, inplace=True) if relu else x
 
     def _normalise(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             return _ChannelsLastInstanceNorm.apply(x, self.weight, self.bias, self.eps)
+        if x.is_cuda and not torch.compiler.is_compiling():  # F.instance_norm would copy twice
+            images = [
+                torch.batch_norm(
+                    image, self.weight, self.bias, None, None, True, 0.0, self.eps, True
+                )
+                for image in x.split(1)
+            ]
+            return torch.cat(images) if len(images) > 1 else images[0]
         # One channel a group; unlike F.instance_norm it takes a single pixel.
         return torch.group_norm(x.float(), x.shape[1], self.weight, self.bias, self.eps).to(x.dtype)
 

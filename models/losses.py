@@ -172,7 +172,6 @@ class PerceptualLoss(nn.Module):
             Errors of the content layers, relative to the style's energy, float32 scalars; and what
             the style loss needs of the style layers, (B, ...) each, or (R, ...) with guides.
         """
-
         errors, statistics = {}, {}
         for layer, features in self.vgg.by_layer(image, rounded=rounded):
             inside, target, guide = features, content_targets.get(layer), guides.get(layer)

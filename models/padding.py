@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.device import runs_triton
+from models.device import triton_kernels
 
 
 def reflect(x: Tensor, padding: int) -> Tensor:
@@ -32,8 +32,7 @@ def repeat_border(x: Tensor) -> Tensor:
 
 def _mirrored(x: Tensor, padding: int, mode: str) -> Tensor:
     """F.pad, which on CUDA copies a channels-last tensor into the other memory format."""
-    if runs_triton(x.device) and not torch.compiler.is_compiling():
-        from models.triton_kernels import mirrored_border
-
-        return mirrored_border(x, padding, skipped=int(mode == "reflect"))
+    kernels = triton_kernels(x.device)
+    if kernels:
+        return kernels.mirrored_border(x, padding, skipped=int(mode == "reflect"))
     return F.pad(x, (padding,) * 4, mode)

@@ -26,7 +26,8 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, relu: 
     Returns:
         (B, C, H, W) of x's type, channels-last.
     """
-    return _InstanceNorm.apply(x, weight, bias, eps, relu)
+    with torch.cuda.device_of(x):  # Triton computes on the current one
+        return _InstanceNorm.apply(x, weight, bias, eps, relu)
 
 
 def mirrored_border(x: Tensor, padding: int, skipped: int) -> Tensor:
@@ -41,7 +42,8 @@ def mirrored_border(x: Tensor, padding: int, skipped: int) -> Tensor:
     Returns:
         (B, C, H + 2 * padding, W + 2 * padding) of x's type, channels-last.
     """
-    return _MirroredBorder.apply(x, padding, skipped)
+    with torch.cuda.device_of(x):
+        return _MirroredBorder.apply(x, padding, skipped)
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -120,12 +122,11 @@ def _tiles_of_image(x: Tensor) -> tuple[tuple[int, int], int, tuple[int, int]]:
 def _tiles_of_rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
     """Programs (rows of all images, tiles of a row), and the tiles' size."""
     pixels, columns = _tile(x.shape[1])
-    pixels = min(pixels, triton.next_power_of_2(x.shape[3]))
     return (x.shape[0] * x.shape[2], triton.cdiv(x.shape[3], pixels)), (pixels, columns)
 
 
-# The functions below run on the GPU. Sizes that vary from photo to photo are not specialised: each
-# kernel is compiled once for a number of channels.
+# The functions below run on the GPU. They are compiled for each number of channels and each type,
+# but not for sizes, which vary from photo to photo.
 
 
 @triton.jit

@@ -143,7 +143,7 @@ class VGG19Features(nn.Module):
         """
         wanted = set(self.layers if layers is None else layers)
         deepest = max(map(LAYER_NAMES.index, wanted))
-        self.check_size(image, wanted)
+        self._check_size(image, wanted)
         x = (image - self.mean).to(self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
@@ -156,11 +156,11 @@ class VGG19Features(nn.Module):
             elif name.startswith("relu"):
                 x = F.relu(x) if previous in wanted else x
             else:
-                x = _pool(x, name, self.pooling)
+                x = max_pool(x) if self.pools_relu else _pool(x, name, self.pooling)
             if name in wanted:
                 yield name, x
 
-    def check_size(self, image: Tensor, layers: Iterable[str]) -> None:
+    def _check_size(self, image: Tensor, layers: Iterable[str]) -> None:
         """ValueError if an image is too small for one of the layers."""
         min_size = max(map(stride, layers))
         if min(image.shape[-2:]) < min_size:
@@ -210,7 +210,7 @@ def _is_pooled(conv: str, wanted: Collection[str]) -> bool:
 def _pool(x: Tensor, name: str, kind: str) -> Tensor:
     """Halve the size."""
     if kind == "max":
-        return max_pool(x) if x.device.type == "cpu" else F.max_pool2d(x, 2)
+        return F.max_pool2d(x, 2)
     if kind == "average":
         return F.avg_pool2d(x, 2) * POOLING_SCALES[kind][name]
     # The small number keeps the root's gradient finite where all is 0; float16 holds no squares.

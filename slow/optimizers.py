@@ -1,7 +1,6 @@
 """Optimisers of one image: a step from a gradient, and a state that can be saved and enlarged."""
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ REACH = 32  # px, beyond which smoothing mixes less than a thousandth
 LONGEST_STEP = 0.015
 
 Resize = Callable[[Tensor], Tensor]
+Waves = tuple[Tensor, Tensor, Tensor]  # see waves_of
 
 
 class LBFGS:
@@ -36,6 +36,7 @@ class LBFGS:
     def __init__(self, learning_rate: float, history: int) -> None:
         self.learning_rate, self.history = learning_rate, history
         self.scale: float | None = None  # of the inverse Hessian to start from
+        self.waves: Waves | None = None
         self.gradient: Tensor | None = None
         self.step_taken: Tensor | None = None
         self.count = 0  # steps that were remembered; the last ones are still there
@@ -49,7 +50,7 @@ class LBFGS:
         if self.gradient is not None:
             self._remember(gradient - self.gradient)
         if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
-            self.scale = (0.01 / smoothed(gradient).abs().mean().clamp(min=1e-30)).item()
+            self.scale = (0.01 / self._smoothed(gradient).abs().mean().clamp(min=1e-30)).item()
         step = self._direction(gradient)
         too_long = (step.abs().mean() / LONGEST_STEP).clamp(min=1)
         self.step_taken = step.mul_(self.learning_rate / too_long)
@@ -69,7 +70,7 @@ class LBFGS:
         self.steps[row], self.changes[row] = self.step_taken.flatten(), change.flatten()
         steps = self.steps[: self.count]
         self.products[: self.count, row] = (steps @ self.changes[row]).cpu().double()
-        self.scale = curvature / _dot(change, smoothed(change))
+        self.scale = curvature / _dot(change, self._smoothed(change))
 
     def _rows(self, number: int, image: Tensor) -> tuple[Tensor, Tensor]:
         return tuple(image.new_empty(number, image.numel()) for _ in range(2))
@@ -81,7 +82,7 @@ class LBFGS:
         the solutions of triangular equations (Byrd, Nocedal & Schnabel 1994).
         """
         if not self.count:
-            return smoothed(gradient).mul_(-self.scale)
+            return self._smoothed(gradient).mul_(-self.scale)
         steps, changes = self.steps[: self.count], self.changes[: self.count]
         by_age = torch.arange(self.count - len(steps), self.count) % len(self.steps)
         products = self.products[by_age][:, by_age].triu()
@@ -93,11 +94,15 @@ class LBFGS:
         direction = -gradient.flatten()
         shares = solved(products, (steps @ direction).cpu().double(), upper=True)
         direction.addmv_(changes.T, shares.to(direction), alpha=-1)
-        direction = smoothed(direction.view_as(gradient)).mul_(self.scale).flatten()
+        direction = self._smoothed(direction.view_as(gradient)).mul_(self.scale).flatten()
         back = self.products.diagonal()[: self.count] * shares
         back -= (changes @ direction).cpu().double()
         back = solved(products.T, back, upper=False)
         return direction.addmv_(steps.T, back.to(direction)).view_as(gradient)
+
+    def _smoothed(self, image: Tensor) -> Tensor:
+        self.waves = self.waves or waves_of(*image.shape[-2:], image.device)
+        return smoothed(image, self.waves)
 
     def enlarged(self, resize: Resize, factor: float) -> "LBFGS":
         """The optimiser for an image with `factor` times as many pixels: it knows the curvature,
@@ -177,14 +182,14 @@ class Adam:
         self.count, self.mean, self.square = state["count"], state["mean"], state["square"]
 
 
-def smoothed(image: Tensor) -> Tensor:
+def smoothed(image: Tensor, waves: Waves) -> Tensor:
     """An image whose waves are weighted by the root of their length, up to SMOOTHING px; white
     noise keeps about its size.
 
     Around its borders the image goes on in its mirror image, so that none is mixed with the
     opposite one.
     """
-    rows, columns, gain = _waves(*image.shape[-2:], image.device)
+    rows, columns, gain = waves
     size = len(rows), len(columns)
     planes = []
     for plane in image.split(1, dim=1):  # one by one, in a third of the memory
@@ -194,8 +199,7 @@ def smoothed(image: Tensor) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-@lru_cache(maxsize=1)
-def _waves(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def waves_of(height: int, width: int, device: torch.device) -> Waves:
     """Rows and columns of an image with REACH more at either end, which run back and forth, and the
     weights of its waves.
     """

@@ -409,7 +409,8 @@ def test_what_cannot_be_written_is_told_in_one_line(run, model, tmp_path, monkey
     scene().save("y" * 250 + ".png")
     for arguments, expected, what in [
         (["photo.png", "-o", "file"], 2, "-o file: file is a file"),
-        (["photo.png", "-o", "file/in.png"], 1, "file"),
+        (["photo.png", "-o", "file/in.png"], 1, "file: File exists"),
+        (["photo.png", "-o", "file/in.png", "--resume"], 1, "file: File exists"),
         (["photo.png", "-o", "taken.png"], 1, "taken.png exists"),
         (["photo.png", "-o", "link.png"], 1, "link.png exists"),
         (["photo.png", "-o", "photo.png", "--force"], 2, "one of the inputs"),

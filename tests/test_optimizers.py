@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slow import optimizers
-from slow.optimizers import LBFGS, Adam, make_optimizer, smoothed
+from slow.optimizers import LBFGS, Adam, make_optimizer, waves_of
 from slow.settings import SlowSettings
 
 TARGET = torch.linspace(0, 1, 3 * 6 * 8).view(1, 3, 6, 8)
@@ -66,6 +66,10 @@ def test_history_is_short_and_shorter_for_large_images(monkeypatch):
     search = LBFGS(learning_rate=1.0, history=7)
     run(search, 20)
     assert len(search.steps) == 3
+
+
+def smoothed(image):
+    return optimizers.smoothed(image, waves_of(*image.shape[-2:], image.device))
 
 
 def test_smoothing_weights_waves_by_the_root_of_their_length():

@@ -6,8 +6,19 @@ import torch.nn.functional as F
 
 from tests.conftest import assert_same_gradients
 
-kernels = pytest.importorskip("models.triton_kernels", reason="needs Triton")
+pytest.importorskip("triton")
+
+from models import triton_kernels as kernels  # noqa: E402
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(params=[False, True], ids=["few tiles", "many tiles"], autouse=True)
+def many_tiles(request, monkeypatch):
+    """Also several tiles for a program and for a row."""
+    if request.param:
+        monkeypatch.setattr(kernels, "TILE", 64)
+        monkeypatch.setattr(kernels, "PROGRAMS", 4)
 
 
 @pytest.mark.parametrize("relu", [False, True])

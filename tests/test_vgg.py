@@ -31,9 +31,9 @@ def photo():
 
 
 @pytest.fixture(scope="module")
-def reference(photo):
-    """Features by torchvision's module list, with preprocessing and decoding done here."""
-    net = vgg19(weights=None).features
+def torchvision_net():
+    """Torchvision's module list with the bundled weights, decoded here."""
+    net = vgg19(weights=None).features.requires_grad_(False)
     stored = load_file(WEIGHTS)
     for name, index in CONV_INDICES.items():
         indices = stored[f"{name}.index"]
@@ -41,14 +41,23 @@ def reference(photo):
             indices.shape
         )
         net[index].bias.data = stored[f"{name}.bias"]
+    return net
+
+
+def torchvision_features(net, photo):
     red, green, blue = (photo * 255).unbind(1)
     x = torch.stack([blue - 103.939, green - 116.779, red - 123.68], dim=1)
     features = {}
-    with torch.no_grad():
-        for name, module in zip(LAYER_NAMES, net, strict=True):
-            x = module(x)
-            features[name] = x.clone()  # torchvision's ReLUs work in place
+    for name, module in zip(LAYER_NAMES, net, strict=True):
+        x = module(x)
+        features[name] = x.clone()  # torchvision's ReLUs work in place
     return features
+
+
+@pytest.fixture(scope="module")
+def reference(photo, torchvision_net):
+    """Features by torchvision's module list, with preprocessing done here."""
+    return torchvision_features(torchvision_net, photo)
 
 
 def test_layer_names_stand_for_torchvision_indices():
@@ -65,6 +74,22 @@ def test_features_equal_an_independent_evaluation(photo, reference):
     for name in LAYER_NAMES:
         error = (features[name] - reference[name]).norm() / reference[name].norm()
         assert error < 1e-4, name
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [("relu3_1",), ("conv1_2", "relu2_2", "conv3_1"), ("relu1_2", "pool2"), ("pool1", "relu3_4")],
+)
+def test_gradient_equals_an_independent_one(photo, torchvision_net, layers):
+    """Of sides that pooling does not divide; where features are 0, and where they are pooled."""
+    gradients = []
+    for features_of in (VGG19Features(layers), lambda x: torchvision_features(torchvision_net, x)):
+        image = photo[..., :93, :75].clone().requires_grad_(True)
+        features = features_of(image)
+        sum(features[layer].square().mean() + features[layer].mean() for layer in layers).backward()
+        gradients.append(image.grad)
+    result, expected = gradients
+    assert (result - expected).norm() < 1e-4 * expected.norm()
 
 
 # Means over the photo of 96 px, from torchvision's module list with the decoded weights (see

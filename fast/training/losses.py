@@ -1,5 +1,7 @@
 """The losses of a network's paintings, and their gradients."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,8 @@ class BatchLosses:
         is_plain = learner.net is learner.bare_net and settings.accumulation == 1
         is_same = not settings.stability and loss.settings.style_loss != "wasserstein"
         self.is_recorded = learner.accelerator.device.type == "cuda" and is_plain and is_same
-        self.recording = self.gradients = None
+        self.recording: Recording | None = None
+        self.gradients: list[Tensor] = []  # of the weights, where the recording leaves them
 
     def __call__(self, content: Tensor, *, seed: int) -> Tensor:
         """The total and its terms: content, style, total variation, instability.
@@ -49,20 +52,19 @@ class BatchLosses:
 
     def _replay(self, content: Tensor) -> Tensor:
         weights = list(self.learner.bare_net.parameters())
-
-        def compute_anew(content: Tensor) -> Tensor:
-            for weight in weights:
-                weight.grad = None
-            return self._compute(content, seed=0)
-
         if self.recording is None or content.shape != self.recording.input.shape:
-            self.recording = self.gradients = None  # their memory is free then
-            self.recording = Recording(compute_anew, content)
+            self.recording, self.gradients = None, []  # their memory is free then
+            self.recording = Recording(partial(self._compute_anew, weights), content)
             self.gradients = [weight.grad for weight in weights]
         values = self.recording(content).clone()
         for weight, gradient in zip(weights, self.gradients, strict=True):
             weight.grad = gradient
         return values
+
+    def _compute_anew(self, weights: list[Tensor], content: Tensor) -> Tensor:
+        for weight in weights:
+            weight.grad = None
+        return self._compute(content, seed=0)
 
     def _compute(self, content: Tensor, *, seed: int) -> Tensor:
         painting = self._paint(content)

@@ -51,7 +51,7 @@ class Checkpoint:
             net = TransformerNet(**self.arguments)
             net.load_state_dict(self.weights)
         except KeyError as error:
-            raise ValueError(f"it has no {error}") from error
+            raise ValueError(f"the checkpoint has no {error}") from error
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights do not fit the architecture: {reason}") from error
