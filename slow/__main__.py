@@ -80,14 +80,14 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
                 f"--style-blend {','.join(map(str, blend))} is not a weight of 0 or more for each "
                 f"style picture, {len(job.styles)} in all"
             )
-    if len(jobs) == 1:
-        cli.check_output(jobs[0].output, exists_ok=True)
+    if len(jobs) == 1 and jobs[0].output == args.output:
+        cli.check_output(args.output, exists_ok=True)
     if args.preview:
         check_format(args.preview, long_side=args.size)
-        cli.check_output(args.preview, exists_ok=True, flag="--preview")
         used = {path.resolve() for job in jobs for path in (*job.inputs, job.output)}
         if args.preview.resolve() in used | {path.resolve() for path in others}:
             raise ValueError(f"--preview {args.preview} is an input or the result")
+        cli.check_output(args.preview, exists_ok=args.force or args.resume, flag="--preview")
 
 
 def warn_of_changes(recipe: Recipe, inputs: set[str]) -> None:

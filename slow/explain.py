@@ -227,6 +227,10 @@ def main() -> int:
         *settings_for(layers, args.size, args.steps),
         remedy="choose a larger --size, or other --layers",
     )
+    if args.output.resolve() in (args.content.resolve().parent, args.style.resolve().parent):
+        raise ValueError(f"-o {args.output} is the folder of an input; choose another one")
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"-o {args.output} is a file, not a folder")
     if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
         raise ValueError(f"-o {args.output} is not empty; write into it by --force")
     device = pick_device(args.device)

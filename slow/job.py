@@ -172,8 +172,9 @@ def paint(
     def save(state: State) -> None:
         try:
             save_state(path, state, recipe)
-        except OSError as error:  # no reason to lose the run
-            reason = error.strerror or error  # without the name of a temporary file
+        except (OSError, RuntimeError) as error:  # no reason to lose the run
+            # Without the name of a temporary file; of a full disk torch.save raises a RuntimeError.
+            reason = getattr(error, "strerror", None) or "torch cannot write it"
             warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
 
     progress = Progress(

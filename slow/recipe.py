@@ -110,7 +110,7 @@ def read_recipe(path: Path) -> Recipe:
     text = read_text(path)
     try:
         stored = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         stored = None
     if not isinstance(stored, dict) or stored.get("program") != PROGRAM:
         raise ValueError(f"{path} holds no recipe of this program")

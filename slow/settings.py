@@ -8,6 +8,7 @@ from slow.colors import COLORS
 
 OPTIMIZERS = ("lbfgs", "adam")
 INITS = ("content", "noise", "style")
+MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class SlowSettings:
         for name in ("size", "steps", "history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"steps must be {MOST_STEPS} or less, not {self.steps}")
         if self.min_size < 0:
             raise ValueError(f"min_size must be 0 or more, not {self.min_size}")
         for name in ("decay", "style_scale", "learning_rate"):

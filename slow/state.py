@@ -2,13 +2,16 @@
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from media.files import replacing
+from slow.optimizers import make_optimizer
 from slow.recipe import Recipe, recipe_from
+from slow.settings import SlowSettings, scales
 from slow.stylize import State
 
 FORMAT = "style-transfer state"
@@ -36,11 +39,15 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
     remedy = "start anew by --force"
     with path.open("rb") as file:
         try:
+            if zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
+                raise ValueError("a check sum is wrong")  # torch.load looks at none
+            file.seek(0)
             stored = torch.load(file, map_location=device, weights_only=True)
             theirs = recipe_from(json.loads(stored["recipe"]))
             state = stored["state"]
-            if stored["format"] != FORMAT or not isinstance(state, dict):
+            if stored["format"] != FORMAT:
                 raise ValueError("unknown format")
+            _check(state, theirs.settings)
         except MemoryError:
             raise
         except Exception as error:  # a damaged archive fails in many ways
@@ -53,3 +60,17 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
     if differences:
         raise ValueError(f"{path} is of another run: {differences[0]}; go on as there, or {remedy}")
     return state
+
+
+def _check(state: dict[str, Any], settings: SlowSettings) -> None:
+    """Any error unless it has what State.load_state_dict and the optimiser's need."""
+    search = make_optimizer(settings)
+    if state.keys() != vars(State(torch.empty(0), search)).keys():
+        raise ValueError("not what a state holds")
+    if state["search"].keys() != search.state_dict().keys():
+        raise ValueError("not what the optimiser's state holds")
+    image, best = state["image"], state["best"]
+    if image.dim() != 4 or (best is not None and best.shape != image.shape):
+        raise ValueError("no image")
+    if not (0 <= state["scale"] < len(scales(settings)) and 0 < state["step"] <= settings.steps):
+        raise ValueError("no such step")

@@ -124,3 +124,10 @@ def test_targets_are_kept_for_one_style(styles):
     assert losses.of(a)(image) is first
     assert losses.of(a)([smooth_image(20, 20)]) is not first
     assert losses.of(b)(image) is not first
+
+
+def test_a_folder_with_one_photo_is_a_folder(run, photos, styles, tmp_path):
+    for photo in sorted(photos.iterdir())[1:]:
+        photo.unlink()
+    code, out, _ = run(slow_cli, photos, styles / "a.png", "-o", tmp_path / "out", *FEW)
+    assert code == 0 and out.split() == [str(tmp_path / "out" / "0_a.png")]

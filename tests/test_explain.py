@@ -116,3 +116,6 @@ def test_wrong_use_is_one_line(run, files):
     (files[3] / "mine.txt").write_text("")
     code, _, err = run(explain_cli, *files, *FEW)
     assert code == 2 and "--force" in err and len(err.splitlines()) == 1
+    for output, what in ((files[0].parent, "the folder of an input"), (files[0], "is a file")):
+        code, _, err = run(explain_cli, *files[:3], output, *FEW, "--force")
+        assert code == 2 and what in err and len(err.splitlines()) == 1

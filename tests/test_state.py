@@ -145,7 +145,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-@pytest.mark.parametrize("harm", ["settings", "input", "cut", "code"])
+@pytest.mark.parametrize("harm", ["settings", "input", "cut", "byte", "step", "parts", "code"])
 def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
@@ -161,6 +161,16 @@ def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp
     elif harm == "cut":
         state.write_bytes(state.read_bytes()[:-300])
         what = "damaged"
+    elif harm == "byte":
+        content = bytearray(state.read_bytes())
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+        what = "damaged"
+    elif harm in ("step", "parts"):
+        stored = torch.load(state, weights_only=True)
+        stored["state"] |= {"scale": -5} if harm == "step" else {"search": {}}
+        torch.save(stored, state)
+        what = "damaged"
     else:
         state.write_bytes(pickle.dumps(Bomb(), protocol=2))
         what = "run code"
@@ -169,9 +179,12 @@ def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp
     assert state.exists() and not (tmp_path / "exploded").exists()
 
 
-def test_a_state_that_cannot_be_saved_does_not_end_the_run(run, files, whole, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("[enforce fail at ...] .")]
+)
+def test_a_state_that_cannot_be_saved_does_not_end_the_run(run, files, whole, monkeypatch, error):
     def fail(*_):
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("slow.job.save_state", fail)
     code, _, err = run(slow_cli, *files, *FEW, "--save-every", 2)
