@@ -102,6 +102,10 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
 
+    # With matrix units it is; beside other programs a timing might say otherwise now and then.
+    if getattr(torch.cpu, "_is_amx_tile_supported", bool)():
+        return True
+
     def convolution(dtype: torch.dtype) -> Callable[[], Tensor]:
         x = torch.ones(1, 128, 48, 48, dtype=dtype).to(memory_format=torch.channels_last)
         weight = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
