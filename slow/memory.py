@@ -22,6 +22,7 @@ from slow.settings import SlowSettings, scales
 # any tile, where freed memory is given back; it takes GIVEN_BACK times as long as where it is kept,
 # which takes KEPT times as much. From python -m benchmarks.memory.
 TILE_BYTES = {4: 1200, 2: 800}
+L2_POOLING = 1.5  # times as much: the squares are there, too
 FIXED_BYTES = 350e6
 KEPT, GIVEN_BACK = 2.1, 1.3
 # Images that are there all the time, besides the two for each step that the optimiser remembers;
@@ -205,7 +206,9 @@ def needed(
     targets = bytes_each * pixels * features
     margin = halo(loss.content_layers + loss.style_layers)
     tile_pixels = math.prod(min(side + 2 * margin, length) for length in size)
-    tile = FIXED_BYTES + kept * TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4]) * tile_pixels
+    tile_bytes = TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4])
+    tile_bytes *= L2_POOLING if loss.pooling == "l2" else 1
+    tile = FIXED_BYTES + kept * tile_bytes * tile_pixels
     image = 3 * 4 * pixels
     images = (NUM_IMAGES + 2 * remembered) * image
     return images + targets + max(tile, NUM_STEP_IMAGES * image)
