@@ -29,9 +29,11 @@ _last: WeakKeyDictionary[TransformerNet, _Last] = WeakKeyDictionary()
 
 
 def fits_at_once(net: TransformerNet, photo: Tensor, memory: float) -> bool:
-    """Whether so many bytes on the network's device are enough for all feature maps of a photo."""
+    """Whether so many bytes on the network's device are enough for all feature maps of a photo,
+    after forget_others.
+    """
     last = _last.get(net)
-    if last and last.recording and last.kind == _kind(net, photo):
+    if last and last.recording:
         return True  # it has its memory
     pixels = math.prod(side + 2 * net.margin for side in photo.shape[-2:])
     width = max(net.arguments["width"], 32)
@@ -53,7 +55,7 @@ def forget(net: TransformerNet) -> None:
 
 
 def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
-    """Stylize a photo; from the third of a size in a row on by a CUDA graph.
+    """Stylize a photo, after forget_others; from the third of a size in a row on by a CUDA graph.
 
     Args:
         net: network from `load_net`, on CUDA; one in training is never recorded.
@@ -62,7 +64,6 @@ def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
     Returns:
         (1, 3, H, W) float32 RGB around [0, 1], until the next call with this network.
     """
-    forget_others(net, photo)
     last = _last.setdefault(net, _Last(_kind(net, photo)))
     last.count += 1
     paint = partial(with_margin, net, margin=net.margin)

@@ -154,13 +154,17 @@ def _store_sums(sums, first, second, channels, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _statistics(x, totals, pixels, eps, channels, COLUMNS: tl.constexpr):
-    """Means and reciprocal deviations of an image's channels from what _sums found."""
+def _normalisation(x, totals, weight, bias, pixels, eps, channels, COLUMNS: tl.constexpr):
+    """Of an image's channels, from what _sums found: means, reciprocal deviations, and what a
+    value's distance from the mean is multiplied by, and the summand after that.
+    """
     totals += tl.program_id(0) * 2 * channels
     mean = _of_channels(totals, channels, COLUMNS) / pixels
     variance = _of_channels(totals + channels, channels, COLUMNS) / pixels - mean * mean
     shift = _of_channels(x, channels, COLUMNS)
-    return shift + mean, 1 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
+    rstd = 1 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
+    factor = rstd * _of_channels(weight, channels, COLUMNS)
+    return shift + mean, rstd, factor, _of_channels(bias, channels, COLUMNS)
 
 
 @triton.jit(do_not_specialize=["pixels", "steps"])
@@ -198,9 +202,9 @@ def _normalised(
 ):
     image = tl.program_id(0).to(tl.int64) * pixels * channels
     x += image
-    mean, rstd = _statistics(x, totals, pixels, eps, channels, COLUMNS)
-    factor = rstd * _of_channels(weight, channels, COLUMNS)
-    summand = _of_channels(bias, channels, COLUMNS)
+    mean, _, factor, summand = _normalisation(
+        x, totals, weight, bias, pixels, eps, channels, COLUMNS
+    )
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
         offsets, inside = _tile_of(step, pixels, channels, ROWS, COLUMNS)
         value = tl.load(x + offsets, inside, 0.0).to(tl.float32)
@@ -238,9 +242,9 @@ def _gradient_sums(
 ):
     """The bias's and the weight's gradients of a part of an image."""
     image = tl.program_id(0).to(tl.int64) * pixels * channels
-    mean, rstd = _statistics(x + image, totals, pixels, eps, channels, COLUMNS)
-    factor = rstd * _of_channels(weight, channels, COLUMNS)
-    summand = _of_channels(bias, channels, COLUMNS)
+    mean, rstd, factor, summand = _normalisation(
+        x + image, totals, weight, bias, pixels, eps, channels, COLUMNS
+    )
     of_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
     of_weight = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
@@ -271,9 +275,9 @@ def _gradient(
     COLUMNS: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64) * pixels * channels
-    mean, rstd = _statistics(x + image, totals, pixels, eps, channels, COLUMNS)
-    factor = rstd * _of_channels(weight, channels, COLUMNS)
-    summand = _of_channels(bias, channels, COLUMNS)
+    mean, rstd, factor, summand = _normalisation(
+        x + image, totals, weight, bias, pixels, eps, channels, COLUMNS
+    )
     grad_totals += tl.program_id(0) * 2 * channels
     of_mean = _of_channels(grad_totals, channels, COLUMNS) / pixels
     of_deviation = _of_channels(grad_totals + channels, channels, COLUMNS) / pixels
