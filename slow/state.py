@@ -2,13 +2,13 @@
 
 import json
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from media.files import replacing
+from models.checkpoint import check_sums
 from slow.optimizers import make_optimizer
 from slow.recipe import Recipe, recipe_from
 from slow.settings import SlowSettings, scales
@@ -39,9 +39,7 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
     remedy = "start anew by --force"
     with path.open("rb") as file:
         try:
-            if zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
-                raise ValueError("a check sum is wrong")  # torch.load looks at none
-            file.seek(0)
+            check_sums(file)
             stored = torch.load(file, map_location=device, weights_only=True)
             theirs = recipe_from(json.loads(stored["recipe"]))
             state = stored["state"]

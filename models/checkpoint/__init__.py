@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
-            _check_sums(content)
+            check_sums(io.BytesIO(content))
             stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} is refused: {_unsafe_part(str(error))}") from error
@@ -190,16 +190,17 @@ def _recognise(content: bytes) -> str | None:
     return None if content.startswith((b"PK\x03\x04", b"\x80")) else "it is of no format known here"
 
 
-def _check_sums(content: bytes) -> None:
+def check_sums(file: BinaryIO) -> None:
     """torch does not compare a zip archive's check sums; zipfile.BadZipFile if one is wrong, or if
-    the archive is compressed, for it could be endless.
+    the archive is compressed, for it could be endless. The file is at its beginning again.
     """
-    if content.startswith(b"PK"):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    if file.read(2) == b"PK":
+        with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             unpacked = sum(member.file_size for member in archive.infolist())
-        if damaged or unpacked > len(content):  # torch.save does not compress
+        if damaged or unpacked > file.seek(0, io.SEEK_END):  # torch.save does not compress
             raise zipfile.BadZipFile(damaged)
+    file.seek(0)
 
 
 def _unsafe_part(message: str) -> str:
