@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UPS = 2  # passes before the recording, in which libraries get all that they need
+WARM_UPS = 2
 
 
 class Recording:
@@ -17,15 +17,19 @@ class Recording:
         function: takes a tensor on the GPU and returns one; the same kernels with every tensor of
             the example's shape, and none that the CPU waits for.
         example: its values do not matter.
+        warm_ups: calls before the recording, in which libraries get all that they need. The
+            recording itself computes nothing.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], example: Tensor, *, warm_ups: int = WARM_UPS
+    ) -> None:
         self.input = example.clone()
         with torch.cuda.device(example.device):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
+                for _ in range(warm_ups):
                     function(self.input)
             torch.cuda.current_stream().wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
+from models.device import triton_kernels
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 
@@ -106,15 +107,16 @@ class _Convolution(torch.autograd.Function):
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """The largest of 2x2 positions, (B, C, H, W) -> (B, C, H // 2, W // 2), on the CPU, of the
-    output of a ReLU: its gradient is 0 where the largest is.
+    """The largest of 2x2 positions, (B, C, H, W) -> (B, C, H // 2, W // 2), of the output of a
+    ReLU: its gradient is 0 where the largest is.
     """
-    return _MaxPool.apply(x)
+    kernels = triton_kernels(x.device)
+    return kernels.max_pool(x) if kernels else _MaxPool.apply(x)
 
 
 class _MaxPool(torch.autograd.Function):
-    """PyTorch's own backward pass computes an image in a single thread. The ReLU's gradient is
-    computed here at a quarter of the positions, and neither input nor ReLU have to be saved.
+    """On the CPU PyTorch's own backward pass computes an image in a single thread. The ReLU's
+    gradient is computed here at a quarter of the positions, and neither input nor ReLU are saved.
     """
 
     @staticmethod

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from models.device import triton_kernels
 from models.frozen_conv import FrozenConv, max_pool
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
@@ -77,7 +78,10 @@ class VGG19Features(nn.Module):
         super().__init__()
         self.int8 = dtype == torch.int8
         self.dtype, self.pooling = torch.float32 if self.int8 else dtype, pooling
-        self.pools_relu = pooling == "max" and torch.device(device).type == "cpu"  # see max_pool
+        device = torch.device(device)
+        # See max_pool; PyTorch's own is faster elsewhere.
+        has_max_pool = device.type == "cpu" or bool(triton_kernels(device))
+        self.pools_relu = pooling == "max" and has_max_pool
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]

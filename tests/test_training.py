@@ -15,7 +15,7 @@ from torch import Tensor
 
 import train as train_cli
 from fast.training.data import FLAT, PhotoCrops, make_loader
-from fast.training.learner import FEW, Diverged, Learner, Schedule, normalise_gradient
+from fast.training.learner import FEW, Diverged, Learner, Schedule, make_optimizers, of_length_one
 from fast.training.loop import train
 from fast.training.photos import find_photos
 from fast.training.progress import Clock
@@ -223,6 +223,30 @@ def test_resume_refuses_another_training(job):
     ):
         with pytest.raises(ValueError, match="another training: --(seed|style-weight)"):
             train(**{**job, **change}, resume=True)
+
+
+def test_update_is_that_of_the_optimisers_with_gradients_of_length_one():
+    torch.manual_seed(0)
+    net, expected = (TransformerNet(width=4, num_blocks=1) for _ in range(2))
+    expected.load_state_dict(net.state_dict())
+    learner = Learner(net, Schedule(0.01, 0, 10), Accelerator(cpu=True))
+    optimizers = make_optimizers(expected, 0.01)
+    pairs = list(zip(net.parameters(), expected.parameters(), strict=True))
+    for step in range(3):
+        for weight, other in pairs:
+            weight.grad, other.grad = (5 * torch.randn_like(weight),) * 2
+        norm = torch.stack([other.grad.norm() for _, other in pairs]).norm()
+        for _, other in pairs:
+            other.grad = other.grad / norm
+        learner.update(step, torch.tensor(1.0))
+        torch.testing.assert_close(learner.norms[-1], norm)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = optimizer.param_groups[0][
+                "initial_lr"
+            ] * learner.schedule.share(step)
+            optimizer.step()
+    for weight, other in pairs:
+        torch.testing.assert_close(weight, other)
 
 
 def test_weights_that_are_not_finite_are_no_good_state():
@@ -467,19 +491,11 @@ def test_crops_are_enlarged_only_if_the_photo_is_smaller(tmp_path):
     assert all(crop.std() < 0.9 * sharp.std() for crop, _ in large)
 
 
-def test_gradients_of_all_steps_have_the_same_length():
-    weights = [torch.zeros(2, requires_grad=True), torch.zeros((), requires_grad=True)]
-    usual, nothing = [0.0, 0.6, 0.8], [0.0, 0.0, 0.0]
-    for scale, expected in (
-        (1e-6, usual),
-        (1e12, usual),
-        (math.inf, nothing),
-        (math.nan, nothing),
-    ):
-        weights[0].grad, weights[1].grad = torch.tensor([0.0, 3 * scale]), torch.tensor(4 * scale)
-        normalise_gradient(weights)
-        result = torch.cat([weight.grad.flatten() for weight in weights])
-        torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
+@pytest.mark.parametrize("scale", [1e-6, 1e12, math.inf, math.nan])
+def test_gradients_of_all_steps_have_the_same_length(scale):
+    gradient = scale * torch.tensor([0.0, 3.0, 4.0])
+    expected = [0.0, 0.6, 0.8] if math.isfinite(scale) else [0.0, 0.0, 0.0]
+    torch.testing.assert_close(of_length_one(gradient, gradient.norm()), torch.tensor(expected))
 
 
 def test_crops_grow_from_the_first_size_to_the_last():

@@ -9,6 +9,7 @@ from tests.conftest import assert_same_gradients
 pytest.importorskip("triton")
 
 from models import triton_kernels as kernels  # noqa: E402
+from models.triton_kernels import tiles  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -17,8 +18,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def many_tiles(request, monkeypatch):
     """Also several tiles for a program and for a row."""
     if request.param:
-        monkeypatch.setattr(kernels, "TILE", 64)
-        monkeypatch.setattr(kernels, "PROGRAMS", 4)
+        monkeypatch.setattr(tiles, "TILE", 64)
+        monkeypatch.setattr(tiles, "PROGRAMS", 4)
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -66,3 +67,22 @@ def test_mirrored_border_is_that_of_torch(channels, padding, skipped, mode):
     assert torch.equal(result, expected)
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert_same_gradients(result, expected, (x,), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 64, 6, 10), (1, 5, 7, 6), (2, 3, 2, 9)])
+def test_max_pool_is_that_of_torch_after_a_relu(size):
+    """Also where several are the largest, and where all are 0."""
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, size, device=DEVICE).float()
+    x = F.relu(x).to(memory_format=torch.channels_last).requires_grad_(True)
+    expected = F.max_pool2d(F.relu(x), 2)
+    result = kernels.max_pool(x)
+    assert torch.equal(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert_same_gradients(result, expected, (x,), rtol=0, atol=0)
+
+
+def test_max_pool_keeps_what_is_no_number():
+    x = torch.zeros(1, 2, 4, 4, device=DEVICE)
+    x[0, 1, 2, 3] = torch.nan
+    assert kernels.max_pool(x)[0, 1].isnan().tolist() == [[False, False], [False, True]]

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Adam
 
+from fast.recording import Recording
 from fast.training.muon import Muon
 from models.transformer_net import TransformerNet
 
@@ -69,6 +69,11 @@ class Learner:
         self.retries = 0
         self.recent: list[Tensor] = []  # losses since the last check
         self.norms: list[Tensor] = []  # and the gradients' norms
+        # On a GPU the rates are there, where a recording finds them.
+        self.rates = [torch.zeros((), device=accelerator.device) for _ in self.optimizers]
+        self.is_recorded = accelerator.device.type == "cuda" and not accelerator.scaler
+        self.recording: Recording | None = None
+        self.updates = 0
 
     def update(self, step: int, loss: Tensor) -> None:
         """A step of the optimisers, if the gradients of the batch's last part are there; the loss
@@ -78,17 +83,42 @@ class Learner:
         if not self.accelerator.sync_gradients:
             return
         scaler = self.accelerator.scaler
-        if scaler:
-            for optimizer in self.optimizers:
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            if scaler:
                 scaler.unscale_(optimizer)
-        self.norms.append(normalise_gradient(self.bare_net.parameters()))
-        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * self.schedule.share(step) * self.factor
+                rate.fill_(group["initial_lr"] * self.schedule.share(step) * self.factor)
+                group["lr"] = rate
+        weights = list(self.bare_net.parameters())
+        gradient = in_a_row([weight.grad for weight in weights])
+        self.norms.append(self._replay(gradient) if self.is_recorded else self._apply(gradient))
+        for weight in weights:
+            weight.grad = None
+
+    def _replay(self, gradient: Tensor) -> Tensor:
+        """The first update is not recorded: it makes the optimisers' states."""
+        self.updates += 1
+        if self.updates == 1:
+            return self._apply(gradient)
+        if not self.recording:
+            self.recording = Recording(self._apply, gradient, warm_ups=0)
+        return self.recording(gradient).clone()
+
+    def _apply(self, gradient: Tensor) -> Tensor:
+        """Update the weights by the gradient of all of them, one after the other, at length 1;
+        return its norm.
+        """
+        norm = gradient.norm()
+        weights = list(self.bare_net.parameters())
+        parts = of_length_one(gradient, norm).split([weight.numel() for weight in weights])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.grad = part.as_strided(weight.shape, weight.stride())
+        scaler = self.accelerator.scaler
+        for optimizer in self.optimizers:
             scaler.step(optimizer) if scaler else optimizer.step()
-            optimizer.zero_grad()
         if scaler:
             scaler.update()
+        return norm
 
     def check(self) -> None:
         """Diverged if the mean loss since the last check, of all processes, has gone wrong."""
@@ -123,6 +153,9 @@ class Learner:
         self.bare_net.load_state_dict(weights)
         for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True):
             optimizer.load_state_dict(plain(states[name]))  # it keeps what it is given
+            if isinstance(optimizer, Adam):  # the states may come from another kind of device
+                optimizer.param_groups[0]["capturable"] = self.is_recorded
+        self.recording, self.updates = None, 0  # of the states of before
         self.factor, self.lowest = states["factor"], states["lowest"]
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(states["scaler"])
@@ -161,27 +194,28 @@ class Learner:
         return self.good_step
 
 
-def normalise_gradient(weights: Iterable[Tensor]) -> Tensor:
-    """Scale the gradients of all weights so that together they have a norm of 1, or make them 0 if
-    it is not finite; return what it was.
+def in_a_row(gradients: list[Tensor]) -> Tensor:
+    """The values of all, each in the order in which they lie in memory, which is that of the
+    weight's: Adam updates them in this order.
+    """
+    return torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in gradients])
+
+
+def of_length_one(gradient: Tensor, norm: Tensor) -> Tensor:
+    """A gradient divided by its norm; zeros if that is not finite.
 
     So the optimisers, which average gradients over steps, listen to every step alike. Otherwise
     those of images with large flat parts, whose variations are enlarged by each normalisation, are
     all that is heard for some hundred steps. In a trial 400 single images of 256 px took the
     objective to 1.61, and to 1.73 without this.
     """
-    gradients = [weight.grad for weight in weights]
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    torch._foreach_div_(gradients, norm.clamp(min=1e-30))
-    for gradient in gradients:
-        gradient.nan_to_num_(0.0)  # 0 or no number if the norm is not finite
-    return norm
+    return (gradient / norm.clamp(min=1e-30)).nan_to_num(0.0)  # 0 or no number if it is not finite
 
 
 def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the convolutions that a normalisation follows, Adam for all else; see OPTIMIZERS.
 
-    No gradient is clipped: all have the same length, see normalise_gradient.
+    No gradient is clipped: all have the same length, see of_length_one.
     """
     normalised, others = [], []
     for name, weight in net.named_parameters():
@@ -189,7 +223,7 @@ def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.opt
         (normalised if is_normalised else others).append(weight)
     optimizers = [
         Muon(normalised, lr=learning_rate),
-        Adam(others, lr=learning_rate * ADAM_SHARE, fused=True),
+        Adam(others, lr=learning_rate * ADAM_SHARE, fused=True, capturable=others[0].is_cuda),
     ]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -52,7 +52,7 @@ class Muon(torch.optim.Optimizer):
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)  # Nesterov
-        updates = orthogonalise(torch.stack([direction.flatten(1) for direction in directions]))
+        updates = orthogonalise(torch.stack(directions).flatten(2))
         lengths = updates.norm(dim=(1, 2)).clamp(min=1e-12)  # a zero gradient gives no step
         steps = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
         steps = [step.view_as(weight) for step, weight in zip(steps, weights, strict=True)]

@@ -1,16 +1,11 @@
-"""Instance normalisation and padding on a GPU in as few passes as there can be, in Triton.
-
-All tensors are channels-last: (B, C, H, W) lies in memory as (B, H * W, C). A tile is some pixels
-with all of their channels.
-"""
+"""Instance normalisation with its ReLU on a GPU, in as few passes as there can be."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096  # values
-PROGRAMS = 1024  # of all images of a batch together
+from models.triton_kernels.tiles import num_pixels, tiles_of_image
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, relu: bool) -> Tensor:
@@ -30,34 +25,18 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, relu: 
         return _InstanceNorm.apply(x, weight, bias, eps, relu)
 
 
-def mirrored_border(x: Tensor, padding: int, skipped: int) -> Tensor:
-    """A border of the mirrored image all around.
-
-    Args:
-        x: (B, C, H, W), channels-last or copied.
-        padding: px, less than H and W.
-        skipped: 1 to mirror at the centre of the outermost pixels ("reflect"), 0 at their edge,
-            which with a padding of 1 is "replicate".
-
-    Returns:
-        (B, C, H + 2 * padding, W + 2 * padding) of x's type, channels-last.
-    """
-    with torch.cuda.device_of(x):
-        return _MirroredBorder.apply(x, padding, skipped)
-
-
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        grid, steps, tile = _tiles_of_image(x)
+        grid, steps, tile = tiles_of_image(x)
         sums = x.new_empty(x.shape[0], grid[1], 2, x.shape[1], dtype=torch.float32)
-        _sums[grid](x, sums, _pixels(x), steps, x.shape[1], *tile)
+        _sums[grid](x, sums, num_pixels(x), steps, x.shape[1], *tile)
         ctx.settings, totals = (eps, relu), sums.sum(1)
         ctx.save_for_backward(x, totals, weight, bias)
         y = torch.empty_like(x)
         _normalised[grid](
-            x, totals, weight, bias, y, _pixels(x), steps, eps, x.shape[1], relu, *tile
+            x, totals, weight, bias, y, num_pixels(x), steps, eps, x.shape[1], relu, *tile
         )
         return y
 
@@ -66,67 +45,15 @@ class _InstanceNorm(torch.autograd.Function):
         x, totals, weight, bias = ctx.saved_tensors
         eps, relu = ctx.settings
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grid, steps, tile = _tiles_of_image(x)
+        grid, steps, tile = tiles_of_image(x)
         arguments = grad, x, totals, weight, bias
-        sizes = _pixels(x), steps, eps, x.shape[1], relu, *tile
+        sizes = num_pixels(x), steps, eps, x.shape[1], relu, *tile
         sums = x.new_empty(x.shape[0], grid[1], 2, x.shape[1], dtype=torch.float32)
         _gradient_sums[grid](*arguments, sums, *sizes)
         grad_totals, grad_x = sums.sum(1), torch.empty_like(x)
         _gradient[grid](*arguments, grad_totals, grad_x, *sizes)
         of_bias, of_weight = grad_totals.sum(0).unbind()
         return grad_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None
-
-
-class _MirroredBorder(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, padding: int, skipped: int) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        batch, channels, height, width = x.shape
-        ctx.arguments = x.shape, padding, skipped
-        shape = batch, channels, height + 2 * padding, width + 2 * padding
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        grid, tile = _tiles_of_rows(out)
-        _mirrored[grid](x, out, height, width, padding, channels, skipped, *tile)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        shape, padding, skipped = ctx.arguments
-        out = torch.empty(
-            shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
-        grid, tile = _tiles_of_rows(out)
-        _folded_back[grid](grad, out, *shape[2:], padding, shape[1], skipped, *tile)
-        return out, None, None
-
-
-def _pixels(x: Tensor) -> int:
-    return x.shape[2] * x.shape[3]
-
-
-def _tile(channels: int) -> tuple[int, int]:
-    """Pixels and channels of a tile, powers of 2."""
-    columns = triton.next_power_of_2(channels)
-    return max(1, TILE // columns), columns
-
-
-def _tiles_of_image(x: Tensor) -> tuple[tuple[int, int], int, tuple[int, int]]:
-    """Programs (images, parts of an image), the tiles of each, and their size."""
-    tile = _tile(x.shape[1])
-    tiles = triton.cdiv(_pixels(x), tile[0])
-    steps = triton.cdiv(tiles, max(1, PROGRAMS // x.shape[0]))
-    return (x.shape[0], triton.cdiv(tiles, steps)), steps, tile
-
-
-def _tiles_of_rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Programs (rows of all images, tiles of a row), and the tiles' size."""
-    pixels, columns = _tile(x.shape[1])
-    return (x.shape[0] * x.shape[2], triton.cdiv(x.shape[3], pixels)), (pixels, columns)
-
-
-# The functions below run on the GPU. They are compiled for each number of channels and each type,
-# but not for sizes, which vary from photo to photo.
 
 
 @triton.jit
@@ -288,86 +215,3 @@ def _gradient(
         )
         value = factor * (gradient - of_mean - normalised * of_deviation)
         tl.store(grad_x + image + offsets, value.to(grad_x.dtype.element_ty), inside)
-
-
-@triton.jit(do_not_specialize=["height", "width", "padding"])
-def _mirrored(
-    x,
-    out,
-    height,
-    width,
-    padding,
-    channels,
-    SKIPPED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """A part of a row of the padded image."""
-    padded_row, padded_height, padded_width = (
-        tl.program_id(0),
-        height + 2 * padding,
-        width + 2 * padding,
-    )
-    image = (padded_row // padded_height).to(tl.int64)
-    row = _folded(padded_row % padded_height - padding, height, SKIPPED)
-    pixel = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (pixel < padded_width) & (column < channels)
-    source = (image * height + row) * width + _folded(pixel - padding, width, SKIPPED)
-    value = tl.load(x + source * channels + column, inside)
-    target = padded_row.to(tl.int64) * padded_width + pixel
-    tl.store(out + target * channels + column, value, inside)
-
-
-@triton.jit
-def _folded(position, size, SKIPPED: tl.constexpr):
-    """A position outside of 0...size - 1 mirrored into it."""
-    position = tl.where(position < 0, SKIPPED - 1 - position, position)
-    return tl.where(position >= size, 2 * size - 1 - SKIPPED - position, position)
-
-
-@triton.jit(do_not_specialize=["height", "width", "padding"])
-def _folded_back(
-    grad,
-    out,
-    height,
-    width,
-    padding,
-    channels,
-    SKIPPED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """A part of a row of the image's gradient: the sum of that of all places where it went."""
-    row = tl.program_id(0)
-    image = (row // height).to(tl.int64)
-    pixel = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (pixel < width) & (column < channels)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for vertical in tl.static_range(3):
-        padded_row, is_row = _place(row % height, vertical, height, padding, SKIPPED)
-        for horizontal in tl.static_range(3):
-            padded_pixel, is_pixel = _place(pixel, horizontal, width, padding, SKIPPED)
-            source = (image * (height + 2 * padding) + padded_row) * (width + 2 * padding)
-            offsets = (source + padded_pixel) * channels + column
-            total += tl.load(grad + offsets, inside & is_row & is_pixel, 0.0).to(tl.float32)
-    target = (row.to(tl.int64) * width + pixel) * channels + column
-    tl.store(out + target, total.to(out.dtype.element_ty), inside)
-
-
-@triton.jit
-def _place(position, WHICH: tl.constexpr, size, padding, SKIPPED: tl.constexpr):
-    """Where a pixel is in the padded image, in its middle or in the border before or after it, and
-    whether it is there.
-    """
-    if WHICH == 0:
-        place = position + padding
-        first, end = padding, padding + size
-    elif WHICH == 1:
-        place = padding - 1 + SKIPPED - position
-        first, end = 0, padding
-    else:
-        place = padding + 2 * size - 1 - SKIPPED - position
-        first, end = padding + size, padding + size + padding
-    return place, (place >= first) & (place < end)

@@ -1,0 +1,31 @@
+"""What the kernels share: a tile is some pixels with all of their channels."""
+
+import triton
+from torch import Tensor
+
+TILE = 4096  # values
+PROGRAMS = 1024  # of all images of a batch together
+
+
+def tile_size(channels: int) -> tuple[int, int]:
+    """Pixels and channels of a tile, powers of 2."""
+    columns = triton.next_power_of_2(channels)
+    return max(1, TILE // columns), columns
+
+
+def num_pixels(x: Tensor) -> int:
+    return x.shape[2] * x.shape[3]
+
+
+def tiles_of_image(x: Tensor) -> tuple[tuple[int, int], int, tuple[int, int]]:
+    """Programs (images, parts of an image), the tiles of each, and their size."""
+    tile = tile_size(x.shape[1])
+    tiles = triton.cdiv(num_pixels(x), tile[0])
+    steps = triton.cdiv(tiles, max(1, PROGRAMS // x.shape[0]))
+    return (x.shape[0], triton.cdiv(tiles, steps)), steps, tile
+
+
+def tiles_of_rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Programs (rows of all images, tiles of a row), and the tiles' size."""
+    pixels, columns = tile_size(x.shape[1])
+    return (x.shape[0] * x.shape[2], triton.cdiv(x.shape[3], pixels)), (pixels, columns)
