@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.device import triton_kernels
+from models.few_channels import columns_as_channels, has_few_channels
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 
@@ -153,10 +154,14 @@ def fused_conv(
     own for the ReLU; a NaN becomes 0 in it.
     """
     if x.is_cuda:
+        rows = columns = padding
+        if has_few_channels(x):
+            x, kernel = columns_as_channels(F.pad(x, (padding, padding)), kernel)
+            columns = 0
         if not relu:
-            return F.conv2d(x, kernel, bias, padding=padding)
+            return F.conv2d(x, kernel, bias, padding=(rows, columns))
         return torch.cudnn_convolution_relu(
-            x, kernel, bias, [1, 1], [padding] * 2, [1, 1], groups=1
+            x, kernel, bias, [1, 1], [rows, columns], [1, 1], groups=1
         )
     return torch.ops.mkldnn._convolution_pointwise(
         x, kernel, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu" if relu else "none", [], ""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
+from models.few_channels import columns_as_channels, has_few_channels
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
@@ -155,7 +156,9 @@ class RowConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self._rows().to(x.dtype)
-        if self.int8:  # whole vectors of output channels: the gradient's levels are found faster
+        # Whole vectors of output channels: the levels of an 8-bit gradient are found faster, and
+        # cuDNN does not leave the matrix units.
+        if self.int8 or kernel.is_cuda:
             kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
         return self.convolve(x, kernel)
 
@@ -202,6 +205,9 @@ def _conv2d(
         return kernel.convolve(x)
     if int8 and not torch.compiler.is_compiling():
         return learned_int8_conv(x, kernel)
+    if has_few_channels(x):
+        x, kernel = columns_as_channels(x, kernel, stride[1])
+        stride = stride[0], 1
     return F.conv2d(x, kernel, stride=stride)
 
 

@@ -4,6 +4,7 @@ arXiv 2502.16982)."""
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Coefficients of Jordan's quintic: five rounds bring singular values from 0.01...1 to about 1.
@@ -35,14 +36,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update the weights by their gradients; a closure is not supported."""
         for group in self.param_groups:
-            of_shape: dict[torch.Size, list[Tensor]] = {}
-            for weight in group["params"]:
-                of_shape.setdefault(weight.shape, []).append(weight)
-            for weights in of_shape.values():
-                self._update(weights, group["lr"], group["momentum"])
+            self._update(group["params"], group["lr"], group["momentum"])
 
-    def _update(self, weights: list[Tensor], lr: float, momentum: float) -> None:
-        """Update weights of one shape, all at once: a GPU waits for the start of each product."""
+    def _update(self, weights: list[Tensor], lr: Tensor | float, momentum: float) -> None:
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight] |= {"momentum": torch.zeros_like(weight), "norm": weight.norm()}
@@ -52,12 +48,25 @@ class Muon(torch.optim.Optimizer):
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)  # Nesterov
-        updates = orthogonalise(torch.stack(directions).flatten(2))
+        matrices = [direction.flatten(1) for direction in directions]
+        # All at once: a GPU takes longer to start a product than to compute it.
+        updates = orthogonalise(stack_of_largest(matrices))
         lengths = updates.norm(dim=(1, 2)).clamp(min=1e-12)  # a zero gradient gives no step
-        steps = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
-        steps = [step.view_as(weight) for step, weight in zip(steps, weights, strict=True)]
+        updates = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
+        steps = [
+            update[: len(matrix), : matrix.shape[1]].reshape(weight.shape)
+            for update, matrix, weight in zip(updates, matrices, weights, strict=True)
+        ]
         torch._foreach_sub_(weights, steps)
         torch._foreach_mul_(weights, torch._foreach_div(norms, torch._foreach_norm(weights)))
+
+
+def stack_of_largest(matrices: list[Tensor]) -> Tensor:
+    """(number, M, N) of matrices of up to M rows and N columns, with zeros after theirs."""
+    rows, columns = (max(sizes) for sizes in zip(*(m.shape for m in matrices), strict=True))
+    return torch.stack(
+        [F.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0])) for m in matrices]
+    )
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -67,7 +76,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         matrix: (..., M, N) float32.
 
     Returns:
-        (..., M, N) with singular values of about 0.7 to 1.2; a zero matrix stays one.
+        (..., M, N) with singular values of about 0.7 to 1.2, but zeros stay zeros.
     """
     rows, columns = matrix.shape[-2:]
     if rows > columns:

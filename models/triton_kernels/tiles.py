@@ -3,7 +3,7 @@
 import triton
 from torch import Tensor
 
-TILE = 4096  # values
+TILE = 2048  # values
 PROGRAMS = 1024  # of all images of a batch together
 
 
