@@ -9,6 +9,7 @@ estimate is far off, TILE_BYTES, KEPT and GIVEN_BACK of slow/memory.py have to b
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import torch
 
 import cli
 from benchmarks.turns import print_machine
+from launch import LARGE_PAGES
 from models.device import keep_pages, pick_device, pick_precision, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -98,7 +100,10 @@ def main() -> int:
             str(device),
             *(["--keep"] if keep else []),
         ]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        environment = os.environ | LARGE_PAGES
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+        )
         memory, seconds = map(float, result.stdout.split())
         per_pixel = per_pixel or seconds / work(size, side, layers)
         tiles = split(size, side, layers)

@@ -30,7 +30,7 @@ import torch
 import cli
 from benchmarks.turns import SIDES, print_machine
 from fast import load
-from launch import HUGE_PAGES
+from launch import LARGE_PAGES
 from media import read_image
 from models.device import keep_pages, peak_memory, pick_device, pick_precision
 from models.loss_settings import LossSettings
@@ -99,7 +99,7 @@ def measure(side: str, start: str, args: argparse.Namespace, target: float = 0) 
     command = [sys.executable, "-m", "benchmarks.slow", "--only", side, "--start", start]
     command += [f"--size={args.size}", f"--iterations={args.iterations}", f"--target={target}"]
     command += ["--clock", args.clock, *(["--device", args.device] if args.device else [])]
-    environment = os.environ | (HUGE_PAGES if side == "ours" else {})
+    environment = os.environ | (LARGE_PAGES if side == "ours" else {})
     process = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(process.stdout)
 

@@ -14,6 +14,7 @@ import sys
 import torch
 
 import cli
+from launch import LARGE_PAGES
 from models.device import pick_precision
 
 SIDES = ("textbook", "ours")
@@ -55,7 +56,8 @@ def in_turns(module: str, arguments: list[str], turns: int) -> tuple[float, floa
         pair = []
         for side in SIDES:
             command = [sys.executable, "-m", module, "--only", side, *arguments]
-            result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            environment = os.environ | (LARGE_PAGES if side == "ours" else {})
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
             if result.returncode:
                 raise RuntimeError(f"the run of {side} failed")
             pair.append(float(result.stdout))

@@ -27,7 +27,8 @@ class SlowSettings:
             strokes. No style picture is enlarged.
         optimizer: "lbfgs" is better in the same steps, "adam" takes less memory.
         learning_rate: step size, as a multiple of the optimiser's usual one.
-        history: steps that L-BFGS remembers, each with two images; 10 from a megapixel on.
+        history: steps that L-BFGS remembers, each with two images; at most 10 from a
+            megapixel on.
         averaging: share that a running average of the images keeps at each step, 0 for none; the
             average is taken where its loss is the lower one. Good with adam.
         colors: whose colours the painting has: "style"; or the content's, with only the brightness
@@ -50,7 +51,7 @@ class SlowSettings:
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
-    history: int = 20
+    history: int = 10
     averaging: float = 0.0
     colors: str = "style"
     init: str = "noise"
