@@ -3,8 +3,8 @@
     python -m benchmarks.memory
     python -m benchmarks.memory --size 2048 --sides 512
 
-Each row is a process of its own, in which the loss and its gradient are evaluated twice. Where the
-estimate is far off, TILE_BYTES, KEPT and GIVEN_BACK of slow/memory.py have to be changed.
+Each row is a process of its own, in which the loss and its gradient are evaluated some times. Where
+the estimate is far off, TILE_BYTES of slow/memory.py has to be changed.
 """
 
 import argparse
@@ -24,15 +24,17 @@ from models.device import keep_pages, pick_device, pick_precision, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.tiles import split
-from slow.memory import FIXED_BYTES, GB, GIVEN_BACK, KEPT, TILE_BYTES, work
+from slow.memory import FIXED_BYTES, GB, TILE_BYTES, work
 from slow.objective import tiled
 
+REPEATS = 3
 
-def measure(size: int, side: int, device: torch.device, keep: bool) -> tuple[float, float]:
-    """Bytes that two evaluations took at most, beside what was there before, and the seconds of the
-    second; with freed memory kept or given back.
+
+def measure(size: int, side: int, device: torch.device) -> tuple[float, float]:
+    """Bytes that some evaluations took at most, beside what was there before, and the seconds of
+    the fastest.
     """
-    keep_pages(keep)
+    keep_pages(large=False)
     torch.manual_seed(0)
     image = torch.rand(1, 3, size, size, device=device)
     dtype = pick_precision("auto", device)
@@ -48,10 +50,11 @@ def measure(size: int, side: int, device: torch.device, keep: bool) -> tuple[flo
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(2):
+    seconds = math.inf
+    for _ in range(REPEATS):
         start = time.perf_counter()
         evaluate(image.requires_grad_(True)).total.item()
-        seconds = time.perf_counter() - start
+        seconds = min(seconds, time.perf_counter() - start)
     done.set()
     watcher.join()
     if device.type == "cuda":
@@ -77,29 +80,22 @@ def main() -> int:
     )
     parser.add_argument("--device", help="where to compute (default: the best there is)")
     parser.add_argument("--only", type=cli.positive_int, help=argparse.SUPPRESS)
-    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = pick_device(args.device)
     if args.only:
-        print(*measure(args.size, args.only, device, args.keep))
+        print(*measure(args.size, args.only, device))
         return cli.OK
 
     print_machine(device)
-    print("| tiles of | number | freed memory | memory | estimate | time | estimate |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| tiles of | number | memory | estimate | time | estimate |")
+    print("| --- | --- | --- | --- | --- | --- |")
     layers = LossSettings().content_layers + LossSettings().style_layers
     # With 8-bit integers features are float32.
     tile_bytes = TILE_BYTES.get(pick_precision("auto", device).itemsize, TILE_BYTES[4])
     size, per_pixel = (args.size, args.size), None
-    for side, keep in [(args.size, True), *((side, False) for side in args.sides)]:
+    for side in args.sides:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]
-        command += [
-            "--size",
-            str(args.size),
-            "--device",
-            str(device),
-            *(["--keep"] if keep else []),
-        ]
+        command += ["--size", str(args.size), "--device", str(device)]
         environment = os.environ | LARGE_PAGES
         result = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, env=environment
@@ -108,12 +104,11 @@ def main() -> int:
         per_pixel = per_pixel or seconds / work(size, side, layers)
         tiles = split(size, side, layers)
         pixels = max(math.prod(end - start for start, end in tile.outer) for tile in tiles)
-        bytes_needed = FIXED_BYTES + (KEPT if keep else 1) * tile_bytes * pixels
-        seconds_needed = (1 if keep else GIVEN_BACK) * per_pixel * work(size, side, layers)
+        bytes_needed = FIXED_BYTES + tile_bytes * pixels
+        seconds_needed = per_pixel * work(size, side, layers)
         cells = (
             f"{side} px",
             len(tiles),
-            "kept" if keep else "given back",
             f"{memory / GB:.2f} GB",
             f"{bytes_needed / GB:.2f} GB",
             f"{seconds:.1f} s",

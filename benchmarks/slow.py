@@ -63,7 +63,7 @@ def run_textbook(args: argparse.Namespace, device: torch.device) -> dict[str, fl
 
 def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Optimise until the loss at full size is as low as args.target; at most to the end."""
-    keep_pages()
+    keep_pages(large=False)
     content, style = pictures(args.size, device)
     settings, _ = PRESETS["best"]
     lowest: dict[str, float] = {}

@@ -45,7 +45,7 @@ def main() -> int:
         help="longer side of the image (default: 128,512)",
     )
     args = parser.parse_args()
-    keep_pages()
+    keep_pages(large=False)
     _, settings = PRESETS["best"]
     print("| size | style loss | time | beside gram |\n| --- | --- | --- | --- |")
     for size in args.sizes:

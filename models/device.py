@@ -24,7 +24,7 @@ PRECISIONS = {
     "float16": torch.float16,
     "int8": torch.int8,
 }
-LARGE_TENSOR = 2**23  # bytes, from which on memory is given back at once if it is not kept
+LARGE_TENSOR = 2**23  # bytes
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -116,18 +116,19 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     return halves < 0.8 * floats
 
 
-def keep_pages(keep: bool = True) -> None:
-    """Let freed memory stay with the process, or give that of large tensors back (glibc only).
+def keep_pages(*, large: bool = True) -> None:
+    """Let freed memory stay with the process (glibc only); that of large tensors, too, or not.
 
-    By default glibc maps every large tensor afresh, and the kernel fills it with zeros page by
-    page when it is first touched; on the CPU this takes about as long as the convolutions. What
-    stays falls into pieces, though: in the end the process has two to three times what it uses.
+    By default glibc maps large tensors afresh, and the kernel fills them with zeros page by page
+    when they are first touched; on the CPU this takes up to as long as the convolutions. What stays
+    falls into pieces, though: with all of it a process comes to have two to three times what it
+    uses.
     """
     m_trim_threshold, m_mmap_threshold, m_mmap_max, m_arena_max = -1, -3, -4, -8
     options = {
-        m_trim_threshold: 2**31 - 1 if keep else LARGE_TENSOR,
+        m_trim_threshold: 2**31 - 1,
         m_mmap_threshold: LARGE_TENSOR,
-        m_mmap_max: 0 if keep else 2**16,
+        m_mmap_max: 0 if large else 2**16,
         m_arena_max: 1,
     }
     for option, value in options.items():

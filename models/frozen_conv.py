@@ -131,7 +131,8 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         output, indices = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, output, 0)
-        return F.max_unpool2d(grad, indices, 2, output_size=ctx.size)
+        # F.max_unpool2d imports sympy for its checks, which takes a second and 30 MB.
+        return torch.ops.aten.max_unpool2d(grad, indices, ctx.size)
 
 
 def fuses(device: torch.device | str, dtype: torch.dtype) -> bool:

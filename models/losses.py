@@ -189,12 +189,11 @@ class PerceptualLoss(nn.Module):
     def _content_error(
         self, layer: str, features: Tensor, target: Tensor, num_elements: int
     ) -> Tensor:
-        # As (B, H, W, C): these losses' gradients are contiguous, and what follows would be slow.
-        features, target = (t.permute(0, 2, 3, 1).float() for t in (features, target))
+        difference = features - target
         if self.settings.content_loss == "l1":
-            error = F.l1_loss(features, target) / self.energies[layer].sqrt()
+            error = difference.float().abs().mean() / self.energies[layer].sqrt()
         else:
-            error = F.mse_loss(features, target) / self.energies[layer]
+            error = _MeanSquare.apply(difference) / self.energies[layer]
         return num_elements * error if self.settings.content_reduction == "sum" else error
 
     def terms(
@@ -228,6 +227,21 @@ class PerceptualLoss(nn.Module):
         # Without a weight it is only reported.
         tv = total_variation(image if self.settings.tv_weight else image.detach())
         return self.terms(*means, tv)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean of squares, in float32 at least, without another tensor of their size."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return torch.linalg.vector_norm(x, dtype=dtype).square() / x.numel()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x * (grad * (2 / x.numel()))
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

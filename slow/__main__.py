@@ -119,7 +119,7 @@ def main() -> int:
     check_files(args, jobs, init)
     if args.recipe_used:
         warn_of_changes(args.recipe_used, {str(path) for job in jobs for path in job.inputs})
-    keep_pages()
+    keep_pages(large=False)
     device = pick_device(args.device)
     dtype = pick_precision(args.precision, device)
     make_image = make_init(init, args.device, args.precision, args.max_memory)

@@ -236,7 +236,7 @@ def main() -> int:
     device = pick_device(args.device)
     args.output.mkdir(parents=True, exist_ok=True)
 
-    keep_pages()
+    keep_pages(large=False)
     with tqdm(
         total=args.steps * (1 + 2 * len(layers)), unit="step", disable=args.quiet
     ) as progress:

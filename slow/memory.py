@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import free_memory, is_out_of_memory, keep_pages, taken_memory
+from models.device import free_memory, is_out_of_memory, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
@@ -19,12 +19,10 @@ from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
 # Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature, and
-# any tile, where freed memory is given back; it takes GIVEN_BACK times as long as where it is kept,
-# which takes KEPT times as much. From python -m benchmarks.memory.
-TILE_BYTES = {4: 1200, 2: 800}
+# any tile; from python -m benchmarks.memory.
+TILE_BYTES = {4: 1500, 2: 700}
 L2_POOLING = 1.5  # times as much: the squares are there, too
 FIXED_BYTES = 350e6
-KEPT, GIVEN_BACK = 2.1, 1.3
 # Images that are there all the time, besides the two for each step that the optimiser remembers;
 # and those that it needs for a step, when there is no tile.
 NUM_IMAGES = 8
@@ -94,8 +92,7 @@ class Bounded:
     """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
 
     Before the first step it measures the speed on a small part of the image and tells its plan. If
-    the memory is not enough after all, the tiles become smaller. On the CPU it decides for the
-    whole process whether freed memory is kept, see keep_pages.
+    the memory is not enough after all, the tiles become smaller.
 
     Args:
         settings: of the run.
@@ -119,8 +116,7 @@ class Bounded:
     ) -> None:
         self.settings, self.shape = settings, shape
         self.room, self.steps_done, self.report = room, steps_done, report
-        # Of the tiles, and whether freed memory is kept, by the scale's size.
-        self.sides: dict[int, tuple[int, bool]] = {}
+        self.sides: dict[int, int] = {}  # of the tiles, by the scale's size
 
     def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
         longest = max(content.shape[-2:])
@@ -128,27 +124,20 @@ class Bounded:
             plan = self._plan(loss, content)
             if self.report:
                 self.report(plan)
-        side, keep = self.sides[longest]
-        if content.device.type == "cpu":
-            keep_pages(keep)
-        return shrinking(loss, content, side)
+        return shrinking(loss, content, self.sides[longest])
 
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:
         """For this scale and all larger ones."""
         per_pixel = seconds_per_pixel(loss, content) if self.report else 0.0
         most, seconds, last_step = 0.0, 0.0, 0
-        kept, slower = (KEPT, GIVEN_BACK) if content.device.type == "cpu" else (1.0, 1.0)
         for scale in scales(self.settings):
             last_step += scale.steps
             if scale.size < max(content.shape[-2:]):
                 continue
             size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
             run = (self.settings, loss.settings, loss.vgg.dtype)
-            whole = needed(size, max(size), *run, kept=kept)
-            keep = whole <= self.room.free
-            side = max(size) if keep else choose_side(size, self.room.free, *run)
-            self.sides[scale.size] = side, keep
-            memory = self.room.taken + (whole if keep else needed(size, side, *run))
+            side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
+            memory = self.room.taken + needed(size, side, *run)
             if self.room.limit is not None and memory > self.room.limit:
                 raise ValueError(
                     f"--max-memory {self.room.limit / GB:g} is not enough for {size[1]}x{size[0]} "
@@ -156,8 +145,7 @@ class Bounded:
                 )
             most = max(most, memory)
             steps_left = min(scale.steps, last_step - self.steps_done)
-            pixels = work(size, side, loss.vgg.layers)
-            seconds += steps_left * per_pixel * pixels * (1.0 if keep else slower)
+            seconds += steps_left * per_pixel * work(size, side, loss.vgg.layers)
         return Plan(size, side, most, seconds)
 
 
@@ -185,8 +173,6 @@ def needed(
     settings: SlowSettings,
     loss: LossSettings,
     dtype: torch.dtype,
-    *,
-    kept: float = 1.0,
 ) -> float:
     """Bytes that an optimisation takes beside the network, at an estimate.
 
@@ -195,7 +181,6 @@ def needed(
         side: longest side of a tile without its halo in px.
         settings, loss: of the run.
         dtype: precision of the features.
-        kept: how many times as much a pixel takes because freed memory is kept.
     """
     pixels, bytes_each = size[0] * size[1], dtype.itemsize
     remembered = 1  # Adam's means of the gradient and of its square
@@ -208,7 +193,7 @@ def needed(
     tile_pixels = math.prod(min(side + 2 * margin, length) for length in size)
     tile_bytes = TILE_BYTES.get(bytes_each, 2 * TILE_BYTES[4])
     tile_bytes *= L2_POOLING if loss.pooling == "l2" else 1
-    tile = FIXED_BYTES + kept * tile_bytes * tile_pixels
+    tile = FIXED_BYTES + tile_bytes * tile_pixels
     image = 3 * 4 * pixels
     images = (NUM_IMAGES + 2 * remembered) * image
     return images + targets + max(tile, NUM_STEP_IMAGES * image)

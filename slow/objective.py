@@ -55,11 +55,11 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
 
         image.grad = torch.zeros_like(pixels) if smooth.grad is None else smooth.grad
         gradients = [mean.grad for mean in means]
-        torch.autograd.backward(parts, gradients)
+        _pass_back(parts, gradients)
         last.crop(image.grad).add_(crop.grad)
         for tile in others:
             crop = tile.crop(pixels).requires_grad_(True)
-            torch.autograd.backward(_parts(loss, tile, crop, targets, guides), gradients)
+            _pass_back(_parts(loss, tile, crop, targets, guides), gradients)
             tile.crop(image.grad).add_(crop.grad)
         return terms
 
@@ -80,6 +80,12 @@ def _parts(
         *((layer, statistics[layer]) for layer in loss.settings.style_layers),
     ]
     return [tile.share(layer) * value for layer, values in by_layer for value in values]
+
+
+def _pass_back(parts: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """torch.autograd.backward, which to check gradients imports sympy: a second and 30 MB."""
+    products = [(part * gradient).sum() for part, gradient in zip(parts, gradients, strict=True)]
+    torch.stack(products).sum().backward()
 
 
 def _unpacked(

@@ -51,7 +51,7 @@ class SlowSettings:
     style_scale: float = 1.0
     optimizer: str = "lbfgs"
     learning_rate: float = 1.0
-    history: int = 10
+    history: int = 20
     averaging: float = 0.0
     colors: str = "style"
     init: str = "noise"

@@ -40,19 +40,6 @@ def test_memory_by_hand():
     assert need((5000, 4000), 200, settings, loss) == images + targets
 
 
-def test_freed_memory_is_kept_only_where_there_is_room_for_it(monkeypatch):
-    told = []
-    monkeypatch.setattr(memory, "keep_pages", told.append)
-    settings = SlowSettings(size=128, min_size=0, steps=1)
-    run = settings, SHALLOW, torch.float32
-    kept = needed((17, 128), 128, *run, kept=memory.KEPT)
-    assert kept > needed((17, 128), 128, *run)
-    for room in (kept, kept - 1):
-        objective = Bounded(settings, (40, 300), Room(0, room))
-        stylize(CONTENT, [STYLE], settings, SHALLOW, objective=objective)
-    assert told == [True, False]
-
-
 def test_lbfgs_counts_its_history():
     few, many = (SlowSettings(history=n, steps=100) for n in (5, 15))
     assert need((500, 500), 128, many) - need((500, 500), 128, few) == 20 * 3 * 4 * 500 * 500
