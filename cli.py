@@ -69,7 +69,10 @@ def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) ->
     if args.strength is not None:
         if args.style_weight != (defaults or LossSettings).style_weight:
             raise ValueError("--strength and --style-weight say the same in two ways; give one")
-        args.style_weight = style_weight(args.strength)
+        try:
+            args.style_weight = style_weight(args.strength)
+        except ValueError as error:
+            raise ValueError(f"--{error}") from error
     return settings_from(args, LossSettings)
 
 

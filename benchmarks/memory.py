@@ -24,21 +24,22 @@ from models.device import keep_pages, pick_device, pick_precision, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.tiles import split
-from slow.memory import FIXED_BYTES, GB, TILE_BYTES, work
+from slow.memory import FIXED_BYTES, GB, TILE_BYTES, seconds_per_pixel, work
 from slow.objective import tiled
 
 REPEATS = 3
 
 
-def measure(size: int, side: int, device: torch.device) -> tuple[float, float]:
-    """Bytes that some evaluations took at most, beside what was there before, and the seconds of
-    the fastest.
+def measure(size: int, side: int, device: torch.device) -> tuple[float, float, float]:
+    """Bytes that some evaluations took at most, beside what was there before, the seconds of the
+    fastest, and those for a pixel from which a plan is made.
     """
     keep_pages(large=False)
     torch.manual_seed(0)
     image = torch.rand(1, 3, size, size, device=device)
     dtype = pick_precision("auto", device)
     loss = PerceptualLoss(LossSettings(), [image[..., :256, :256]], dtype=dtype)
+    per_pixel = seconds_per_pixel(loss, image)
     evaluate = tiled(loss, image, side)
     before = peak = taken_memory(device)
     done = threading.Event()
@@ -59,7 +60,7 @@ def measure(size: int, side: int, device: torch.device) -> tuple[float, float]:
     watcher.join()
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
-    return peak - before, seconds
+    return peak - before, seconds, per_pixel
 
 
 def main() -> int:
@@ -92,7 +93,7 @@ def main() -> int:
     layers = LossSettings().content_layers + LossSettings().style_layers
     # With 8-bit integers features are float32.
     tile_bytes = TILE_BYTES.get(pick_precision("auto", device).itemsize, TILE_BYTES[4])
-    size, per_pixel = (args.size, args.size), None
+    size = args.size, args.size
     for side in args.sides:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]
         command += ["--size", str(args.size), "--device", str(device)]
@@ -100,8 +101,7 @@ def main() -> int:
         result = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, env=environment
         )
-        memory, seconds = map(float, result.stdout.split())
-        per_pixel = per_pixel or seconds / work(size, side, layers)
+        memory, seconds, per_pixel = map(float, result.stdout.split())
         tiles = split(size, side, layers)
         pixels = max(math.prod(end - start for start, end in tile.outer) for tile in tiles)
         bytes_needed = FIXED_BYTES + tile_bytes * pixels

@@ -32,7 +32,7 @@ from benchmarks.turns import SIDES, print_machine
 from fast import load
 from launch import LARGE_PAGES
 from media import read_image
-from models.device import keep_pages, peak_memory, pick_device, pick_precision
+from models.device import peak_memory, pick_device, pick_precision
 from models.loss_settings import LossSettings
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.start import start_image
@@ -63,7 +63,6 @@ def run_textbook(args: argparse.Namespace, device: torch.device) -> dict[str, fl
 
 def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Optimise until the loss at full size is as low as args.target; at most to the end."""
-    keep_pages(large=False)
     content, style = pictures(args.size, device)
     settings, _ = PRESETS["best"]
     lowest: dict[str, float] = {}

@@ -1,10 +1,8 @@
 """The fast path: one network for each style (Johnson et al., arXiv 1603.08155)."""
 
-import sys
-
 import launch
 
-if sys.argv[:1] == ["-m"]:  # python -m is on its way to one of the command lines in here
+if launch.is_command_of(__name__):
     launch.before_torch()
 
 from fast.model import StyleModel, load

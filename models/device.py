@@ -24,7 +24,7 @@ PRECISIONS = {
     "float16": torch.float16,
     "int8": torch.int8,
 }
-LARGE_TENSOR = 2**23  # bytes
+LARGE_TENSOR = 2**23  # bytes, see keep_pages
 
 
 def pick_device(name: str | None = None) -> torch.device:

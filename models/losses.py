@@ -241,7 +241,10 @@ class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return x * (grad * (2 / x.numel()))
+        factor = grad * (2 / x.numel())
+        if x.dtype == torch.float16:  # which does not hold so small a factor
+            return (x.float() * factor).to(x.dtype)
+        return x * factor
 
 
 def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

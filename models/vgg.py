@@ -80,8 +80,8 @@ class VGG19Features(nn.Module):
         self.dtype, self.pooling = torch.float32 if self.int8 else dtype, pooling
         device = torch.device(device)
         # See max_pool; PyTorch's own is faster elsewhere.
-        has_max_pool = device.type == "cpu" or bool(triton_kernels(device))
-        self.pools_relu = pooling == "max" and has_max_pool
+        is_max = pooling == "max"
+        self.pools_relu = is_max and (device.type == "cpu" or bool(triton_kernels(device)))
         self.layers = check_layers(layers)
         deepest = max(map(LAYER_NAMES.index, self.layers))
         self.names = LAYER_NAMES[: deepest + 1]

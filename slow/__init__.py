@@ -1,10 +1,8 @@
 """The slow path: optimising one image directly (Gatys et al., arXiv 1508.06576)."""
 
-import sys
-
 import launch
 
-if sys.argv[:1] == ["-m"]:  # python -m is on its way to one of the command lines in here
+if launch.is_command_of(__name__):
     launch.before_torch()
 
 from slow.regions import Region

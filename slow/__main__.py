@@ -26,7 +26,7 @@ import cli
 from fast import load
 from fast.stylize import find_model
 from media import check_format, read_image, sha256
-from models.device import keep_pages, pick_device, pick_precision
+from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings
 from slow.batch import SharedLosses, plan_jobs
 from slow.flags import parse_args
@@ -44,10 +44,14 @@ def show(settings: SlowSettings, loss: LossSettings) -> None:
 
 
 def init_file(name: str) -> Path | None:
-    """The image or trained model that --init names, if any."""
+    """The image or trained model that --init names, if any; ValueError if there is no such file."""
     if name in INITS:
         return None
-    return find_model(name) if name.endswith(".pth") else Path(name)
+    if name.endswith(".pth"):
+        return find_model(name)
+    if not Path(name).is_file():
+        raise ValueError(f"--init {name} is no file, and none of {', '.join(INITS)}")
+    return Path(name)
 
 
 def make_init(
@@ -119,7 +123,6 @@ def main() -> int:
     check_files(args, jobs, init)
     if args.recipe_used:
         warn_of_changes(args.recipe_used, {str(path) for job in jobs for path in job.inputs})
-    keep_pages(large=False)
     device = pick_device(args.device)
     dtype = pick_precision(args.precision, device)
     make_image = make_init(init, args.device, args.precision, args.max_memory)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import free_memory, is_out_of_memory, taken_memory
+from models.device import free_memory, is_out_of_memory, keep_pages, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
@@ -18,8 +18,8 @@ from slow.objective import Objective, tiled
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
-# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature, and
-# any tile; from python -m benchmarks.memory.
+# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature; and
+# FIXED_BYTES for any tile besides. From python -m benchmarks.memory.
 TILE_BYTES = {4: 1500, 2: 700}
 L2_POOLING = 1.5  # times as much: the squares are there, too
 FIXED_BYTES = 350e6
@@ -60,8 +60,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Room:
-    """What there is, before an optimisation begins; afterwards freed memory stays with the process
-    and cannot be told from what is in use.
+    """What there is, before an optimisation begins; afterwards some of what is freed stays with
+    the process and cannot be told from what is in use.
 
     Args:
         taken: bytes that the program and its network have taken.
@@ -92,7 +92,8 @@ class Bounded:
     """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
 
     Before the first step it measures the speed on a small part of the image and tells its plan. If
-    the memory is not enough after all, the tiles become smaller.
+    the memory is not enough after all, the tiles become smaller. On the CPU the process keeps freed
+    memory, but not that of large tensors.
 
     Args:
         settings: of the run.
@@ -124,6 +125,8 @@ class Bounded:
             plan = self._plan(loss, content)
             if self.report:
                 self.report(plan)
+        if content.device.type == "cpu":
+            keep_pages(large=False)
         return shrinking(loss, content, self.sides[longest])
 
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:

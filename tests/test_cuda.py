@@ -11,7 +11,7 @@ import fast
 import slow
 from fast import at_once
 from fast.stylize import load_net, set_precision, stylize
-from fast.training.learner import Learner
+from fast.training.learner import Learner, Schedule
 from fast.training.loop import train
 from fast.training.losses import BatchLosses
 from fast.training.settings import TrainingSettings
@@ -150,6 +150,27 @@ def test_recorded_steps_are_those_of_single_kernels(job, tmp_path, monkeypatch, 
     assert recorded[0].loss == pytest.approx(single[0].loss, rel=0.01)
     assert recorded[-1].loss == pytest.approx(single[-1].loss, rel=0.05)
     assert recorded[-1].loss < 0.95 * recorded[0].loss
+
+
+def test_recorded_updates_follow_the_rate_and_a_loaded_state():
+    weights = []
+    for is_recorded in (True, False):
+        torch.manual_seed(0)
+        net = TransformerNet(width=8, num_blocks=1)
+        learner = Learner(net, Schedule(0.03, 0, 10), Accelerator())
+        learner.is_recorded = is_recorded
+        for step in range(8):
+            if step == 3:
+                learner.factor = 0.5
+            if step == 5:
+                learner.load_state(*learner.state())
+            for weight in net.parameters():
+                weight.grad = torch.randn_like(weight)
+            learner.update(step, torch.zeros((), device="cuda"))
+        assert bool(learner.recording) == is_recorded
+        weights.append([weight.detach() for weight in net.parameters()])
+    for recorded, single in zip(*weights, strict=True):
+        torch.testing.assert_close(recorded, single, rtol=1e-3, atol=1e-5)
 
 
 def test_training_goes_on(job, tmp_path):

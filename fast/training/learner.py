@@ -73,7 +73,7 @@ class Learner:
         self.rates = [torch.zeros((), device=accelerator.device) for _ in self.optimizers]
         self.is_recorded = accelerator.device.type == "cuda" and not accelerator.scaler
         self.recording: Recording | None = None
-        self.updates = 0
+        self.is_warm = False
 
     def update(self, step: int, loss: Tensor) -> None:
         """A step of the optimisers, if the gradients of the batch's last part are there; the loss
@@ -96,9 +96,9 @@ class Learner:
             weight.grad = None
 
     def _replay(self, gradient: Tensor) -> Tensor:
-        """The first update is not recorded: it makes the optimisers' states."""
-        self.updates += 1
-        if self.updates == 1:
+        """The first update, which may make the optimisers' states, is not recorded."""
+        if not self.is_warm:
+            self.is_warm = True
             return self._apply(gradient)
         if not self.recording:
             self.recording = Recording(self._apply, gradient, warm_ups=0)
@@ -154,8 +154,8 @@ class Learner:
         for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True):
             optimizer.load_state_dict(plain(states[name]))  # it keeps what it is given
             if isinstance(optimizer, Adam):  # the states may come from another kind of device
-                optimizer.param_groups[0]["capturable"] = self.is_recorded
-        self.recording, self.updates = None, 0  # of the states of before
+                optimizer.param_groups[0]["capturable"] = self.accelerator.device.type == "cuda"
+        self.recording, self.is_warm = None, False  # of the states of before
         self.factor, self.lowest = states["factor"], states["lowest"]
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(states["scaler"])

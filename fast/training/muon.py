@@ -36,7 +36,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update the weights by their gradients; a closure is not supported."""
         for group in self.param_groups:
-            self._update(group["params"], group["lr"], group["momentum"])
+            for weights in together(group["params"]):
+                self._update(weights, group["lr"], group["momentum"])
 
     def _update(self, weights: list[Tensor], lr: Tensor | float, momentum: float) -> None:
         for weight in weights:
@@ -49,7 +50,6 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)  # Nesterov
         matrices = [direction.flatten(1) for direction in directions]
-        # All at once: a GPU takes longer to start a product than to compute it.
         updates = orthogonalise(stack_of_largest(matrices))
         lengths = updates.norm(dim=(1, 2)).clamp(min=1e-12)  # a zero gradient gives no step
         updates = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
@@ -59,6 +59,16 @@ class Muon(torch.optim.Optimizer):
         ]
         torch._foreach_sub_(weights, steps)
         torch._foreach_mul_(weights, torch._foreach_div(norms, torch._foreach_norm(weights)))
+
+
+def together(weights: list[Tensor]) -> list[list[Tensor]]:
+    """Those that are updated at once: all on a GPU, which takes longer to start a product than to
+    compute it; elsewhere those of one shape, for the others would be filled up with zeros.
+    """
+    of_shape: dict[torch.Size | None, list[Tensor]] = {}
+    for weight in weights:
+        of_shape.setdefault(None if weight.is_cuda else weight.shape, []).append(weight)
+    return list(of_shape.values())
 
 
 def stack_of_largest(matrices: list[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ def tile_size(channels: int) -> tuple[int, int]:
 
 
 def num_pixels(x: Tensor) -> int:
+    """Of each image of a batch."""
     return x.shape[2] * x.shape[3]
 
 
