@@ -24,6 +24,8 @@ from slow.start import check_sizes, large_enough, resized
 from slow.state import read_state, save_state, state_path
 from slow.stylize import State, stylize
 
+TINY = 8  # px, of the shorter side of a photo: a smaller one would only be enlarged
+
 
 @dataclass(frozen=True)
 class Job:
@@ -151,6 +153,9 @@ def paint(
     path = state_path(job.output)
     state = read_state(path, recipe, device) if resume and path.exists() else None
     content = read_image(job.content, long_side=recipe.settings.size)
+    if min(content.original_size) < TINY:
+        width, height = content.original_size
+        raise ValueError(f"{job.content} is too small to be painted: {width}x{height} px")
     style_pictures = [_read_style(style, recipe.settings) for style in job.styles]
     styles = [picture.rgb.to(device) for picture in style_pictures]
     check_sizes(

@@ -13,6 +13,7 @@ from media.colors import luma
 from models.loss_settings import LossSettings
 from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
+from slow.job import TINY
 from slow.settings import scales
 from slow.start import large_enough, resized
 from tests.conftest import SAMPLES, smooth_image, whole_image
@@ -270,6 +271,7 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
     [
         ({0: "none.jpg"}, "none.jpg"),
         ({0: "strip.png"}, "strip.png is too small: of 9 px"),
+        ({0: "dot.png"}, "dot.png is too small to be painted: 1x1 px"),
         ({1: __file__}, "not an image"),
         ({1: "cut.png"}, "cut.png cannot be decoded"),
         ({1: "dot.png"}, "--style-scale"),
@@ -306,7 +308,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, files, changed, what, monkey
     folder = files[0].parent
     monkeypatch.chdir(folder)
     write_image("dot.png", smooth_image(1, 1))
-    write_image("strip.png", smooth_image(1, 60))
+    write_image("strip.png", smooth_image(TINY, 60 * TINY))
     Path("cut.png").write_bytes(files[0].read_bytes()[:-60])
     if "bomb.png" in changed.values():
         Image.new("1", (20_000, 20_000)).save("bomb.png")
