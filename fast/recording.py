@@ -5,8 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UPS = 2
-
 
 class Recording:
     """A function of a tensor that is recorded on the GPU and replayed with others of its shape.
@@ -22,7 +20,7 @@ class Recording:
     """
 
     def __init__(
-        self, function: Callable[[Tensor], Tensor], example: Tensor, *, warm_ups: int = WARM_UPS
+        self, function: Callable[[Tensor], Tensor], example: Tensor, *, warm_ups: int = 2
     ) -> None:
         self.input = example.clone()
         with torch.cuda.device(example.device):

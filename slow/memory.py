@@ -120,13 +120,13 @@ class Bounded:
         self.sides: dict[int, int] = {}  # of the tiles, by the scale's size
 
     def __call__(self, loss: PerceptualLoss, content: Tensor) -> Objective:
+        if content.device.type == "cpu":
+            keep_pages(large=False)
         longest = max(content.shape[-2:])
         if longest not in self.sides:
             plan = self._plan(loss, content)
             if self.report:
                 self.report(plan)
-        if content.device.type == "cpu":
-            keep_pages(large=False)
         return shrinking(loss, content, self.sides[longest])
 
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:

@@ -62,6 +62,7 @@ class Learner:
         self.accelerator = accelerator
         self.bare_net = net
         self.net = accelerator.prepare(net)
+        self.weights = list(net.parameters())
         # Not prepared: each would update the scaler of float16 for itself.
         self.optimizers = make_optimizers(net, schedule.learning_rate)
         self.factor = 1.0  # of the learning rate; halved when the loss diverges
@@ -89,10 +90,9 @@ class Learner:
             for group in optimizer.param_groups:
                 rate.fill_(group["initial_lr"] * self.schedule.share(step) * self.factor)
                 group["lr"] = rate
-        weights = list(self.bare_net.parameters())
-        gradient = in_a_row([weight.grad for weight in weights])
+        gradient = in_a_row([weight.grad for weight in self.weights])
         self.norms.append(self._replay(gradient) if self.is_recorded else self._apply(gradient))
-        for weight in weights:
+        for weight in self.weights:
             weight.grad = None
 
     def _replay(self, gradient: Tensor) -> Tensor:
@@ -109,9 +109,8 @@ class Learner:
         return its norm.
         """
         norm = gradient.norm()
-        weights = list(self.bare_net.parameters())
-        parts = of_length_one(gradient, norm).split([weight.numel() for weight in weights])
-        for weight, part in zip(weights, parts, strict=True):
+        parts = of_length_one(gradient, norm).split([weight.numel() for weight in self.weights])
+        for weight, part in zip(self.weights, parts, strict=True):
             weight.grad = part.as_strided(weight.shape, weight.stride())
         scaler = self.accelerator.scaler
         for optimizer in self.optimizers:

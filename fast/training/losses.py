@@ -51,7 +51,7 @@ class BatchLosses:
         return self._replay(content) if self.is_recorded else self._compute(content, seed=seed)
 
     def _replay(self, content: Tensor) -> Tensor:
-        weights = list(self.learner.bare_net.parameters())
+        weights = self.learner.weights
         if self.recording is None or content.shape != self.recording.input.shape:
             self.recording, self.gradients = None, []  # their memory is free then
             self.recording = Recording(partial(self._compute_anew, weights), content)
