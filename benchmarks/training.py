@@ -1,12 +1,13 @@
 """Training beside the textbook's: images per second, and images until a style is as good.
 
-    python -m benchmarks.training --data train2014.zip
-    python -m benchmarks.training --data train2014.zip --quality-steps 400
+    python -m benchmarks.training
+    python -m benchmarks.training --data train2014.zip --turns 0 --quality-steps 400
 
 Speed: the whole loop at 256 px in batches of --batch, photos included, of train.py and of the
-textbook, which reads them in the same process. Utilisation is the textbook's arithmetic, done as
-often as images are finished, beside the fastest large matrix product here; Winograd convolutions do
-less.
+textbook, which reads them in the same process. Without --data they are parts of the sample photos,
+of COCO's size: 640x480 px and 120 KB on average (COCO's have 163 KB). Utilisation is the textbook's
+arithmetic, done as often as images are finished, beside the fastest large matrix product here;
+Winograd convolutions do less.
 
 Quality: train.py with its own recipe for so many steps, then the textbook's (Adam at 1e-3, batches
 of 4 whole photos of the final size) until it reaches the same value of the same objective on the
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import cli
@@ -42,9 +44,22 @@ from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
 SAMPLES = Path(__file__).parents[1] / "samples"
+PHOTOS = SAMPLES / "photos"
 STYLE = SAMPLES / "starry_night.jpg"
+COCO_SIZE, COCO_QUALITY = (640, 480), 98
+CUTS = 20  # of each sample photo
 BATCH = 4  # in the textbook
 PATIENCE = 4  # times our images that the textbook may see
+
+
+def write_photos(folder: Path) -> None:
+    """Parts of the sample photos, each smaller than the last, and of COCO's size and quality."""
+    for path in sorted(PHOTOS.iterdir()):
+        photo = Image.open(path)
+        for cut in range(CUTS):
+            part = ImageOps.fit(photo.convert("RGB"), COCO_SIZE, bleed=cut / CUTS / 4)
+            part = ImageOps.mirror(part) if cut % 2 else part
+            part.save(folder / f"{path.stem}{cut}.jpg", quality=COCO_QUALITY)
 
 
 def our_training(
@@ -125,7 +140,7 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
     loss = PerceptualLoss(LossSettings(), [style])
     # Their shorter side is about as long as a crop's: smaller, and neither has seen the like.
     longer_side = round(4 / 3 * settings.image_size)
-    samples = read_photos(find_photos(SAMPLES / "photos"), longer_side)
+    samples = read_photos(find_photos(PHOTOS), longer_side)
     photos = [photo.to(device) for _, photo in samples]
     wanted = objective(our_training(args, settings, device), loss, photos)
     ours = settings.steps * settings.batch_size
@@ -147,7 +162,9 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--data", required=True, help="photos to train on, as for train.py")
+    parser.add_argument(
+        "--data", help="photos to train on, as for train.py (default: made for the speed)"
+    )
     parser.add_argument(
         "--steps",
         type=cli.positive_int,
@@ -186,14 +203,26 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("--steps must be 2 or more")
-    number = len(find_photos(args.data))
-    if number < max(BATCH, args.batch):
-        parser.error(f"--data {args.data}: {number} photos are fewer than those of a step")
+    if args.quality_steps and not args.data:
+        parser.error("--quality-steps needs --data: the sample photos are for the comparison")
     return args
 
 
 def main() -> int:
     args = parse_args()
+    if args.data:
+        return compare(args)
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder))
+        args.data = folder
+        return compare(args)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Print both tables, or one side's figure."""
+    number = len(find_photos(args.data))
+    if number < max(BATCH, args.batch):
+        raise ValueError(f"--data {args.data}: {number} photos are fewer than those of a step")
     device = pick_device(args.device)
     if args.only:
         print(images_per_second(args.only == "ours", args, device))

@@ -2,7 +2,7 @@
 
 from media.files import sha256, write_atomically
 from media.formats import FORMATS, check_format, find_images
-from media.images import Picture, decode_image, read_image
+from media.images import Picture, Window, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
 from media.pixels import as_bytes, as_float
 from media.sheet import contact_sheet
@@ -12,6 +12,7 @@ __all__ = [
     "FORMATS",
     "Picture",
     "PilImage",
+    "Window",
     "as_bytes",
     "as_float",
     "check_format",

@@ -27,6 +27,20 @@ KEPT_BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width becomes the height
 
 
+@dataclass(frozen=True)
+class Window:
+    """A square that is cut out of an image when it is scaled; of a smaller image, all of it.
+
+    Args:
+        side: in px of the scaled image.
+        top, left: share of the room that is left, 0 to 1, above it and left of it.
+    """
+
+    side: int
+    top: float
+    left: float
+
+
 @dataclass
 class Picture:
     """An image as read from a file.
@@ -86,6 +100,7 @@ def decode_image(
     long_side: int | None = None,
     short_side: int | None = None,
     enlarge: bool = True,
+    window: Window | None = None,
 ) -> Picture:
     """The same for an open file, which may lie in an archive or in memory.
 
@@ -94,6 +109,7 @@ def decode_image(
         name: what to call it in an error message.
         long_side, short_side: as for read_image.
         enlarge: also if that makes it larger than it is.
+        window: the part to return, which alone is scaled.
 
     Raises:
         OSError, ValueError: as read_image does.
@@ -115,7 +131,7 @@ def decode_image(
                 original_size = image.size
                 image.draft(None, size)  # let the JPEG decoder skip resolution that is not needed
                 image.load()
-                return to_picture(image, size, original_size)
+                return to_picture(image, size, original_size, window)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not an image: {_describe(start)}") from None
     except Image.DecompressionBombError:
@@ -129,7 +145,10 @@ def decode_image(
 
 
 def to_picture(
-    image: Image.Image, size: tuple[int, int], original_size: tuple[int, int]
+    image: Image.Image,
+    size: tuple[int, int],
+    original_size: tuple[int, int],
+    window: Window | None = None,
 ) -> Picture:
     """An image that Pillow has loaded as an upright sRGB picture.
 
@@ -137,6 +156,7 @@ def to_picture(
         image: of any mode.
         size: (width, height) in px to scale it to, before it is put upright.
         original_size: those that it had before it was loaded in less than its full resolution.
+        window: the part to return.
     """
     exif, dpi = _read_metadata(image)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -145,11 +165,24 @@ def to_picture(
     if orientation in QUARTER_TURNS:
         size, original_size = size[::-1], original_size[::-1]
     image = _to_8bit_srgb(image)
-    if image.size != size:
+    if window and window.side <= min(size):
+        image = _scaled_window(image, size, window)
+    elif image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
     pixels = _to_tensor(image).permute(2, 0, 1)[None]
     return Picture(pixels, alpha, exif, dpi, original_size)
+
+
+def _scaled_window(image: Image.Image, size: tuple[int, int], window: Window) -> Image.Image:
+    """The part of an image that would be scaled to this size."""
+    box = []
+    for share, whole, scaled in zip((window.left, window.top), image.size, size, strict=True):
+        start = round(share * (scaled - window.side))
+        box.append((start * whole / scaled, min(whole, (start + window.side) * whole / scaled)))
+    (left, right), (top, bottom) = box
+    side = window.side, window.side
+    return image.resize(side, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -1,34 +1,109 @@
-"""Convolutions of inputs with few channels, such as photos, on a GPU."""
+"""Convolutions of few input or output channels, such as those of photos, on a GPU.
 
+cuDNN computes 3 channels as slowly as 32 or 64, or leaves the matrix units. So some neighbouring
+pixels of a row are computed as one with as many times more channels, from a kernel that is shifted
+for each of them; in memory, channels-last, they are neighbours anyway.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MULTIPLE = 8  # of channels, for the matrix units
+from models.regroup import from_blocks, sum_of_rows
+
+MULTIPLE = 8  # of input channels, for the matrix units
+OUTPUT_MULTIPLE = 16  # of output channels
+PIXELS = 4  # that are computed as one
 
 
-def has_few_channels(x: Tensor) -> bool:
-    """Whether cuDNN computes its convolutions slowly: with 3 channels the 9x9 one of a transformer
-    network takes it ten times as long as with 32 of them.
-    """
-    return x.is_cuda and x.shape[1] < MULTIPLE
-
-
-def columns_as_channels(x: Tensor, kernel: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Input and kernel of the same convolution with a kernel of one column.
+class ConvFromFew:
+    """A convolution of an input of few channels: the columns of the shifted kernel become channels.
 
     Args:
-        x: (B, C, H, W), padded; best channels-last.
         kernel: (O, C, rows, columns).
-        stride: along the columns, which the result needs no more.
-
-    Returns:
-        (B, N, H, W') channels-last and (O, N, rows, 1); N is at least C * columns, with zeros after
-        those.
+        bias: (O,).
+        stride: along rows and columns.
     """
-    columns = kernel.shape[3]
-    # The channels of each column are neighbours in memory.
-    x = x.permute(0, 2, 3, 1).unfold(2, columns, stride).transpose(3, 4).flatten(3)
-    kernel = kernel.permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(3)
-    lacking = -x.shape[3] % MULTIPLE
-    x = F.pad(x, (0, lacking)).permute(0, 3, 1, 2)
-    return x, F.pad(kernel, (0, 0, 0, 0, 0, lacking))
+
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None = None, *, stride: tuple[int, int] = (1, 1)
+    ) -> None:
+        self.out, _, _, self.columns = kernel.shape
+        self.row_stride, self.stride = stride
+        kernel = shifted(kernel, stride=self.stride)
+        self.read = kernel.shape[3]  # columns of the input for PIXELS of the output
+        kernel = kernel.permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(3)
+        self.lacking = -kernel.shape[1] % MULTIPLE
+        self.kernel = F.pad(kernel, (0, 0, 0, 0, 0, self.lacking))
+        self.bias = None if bias is None else bias.repeat(PIXELS)
+
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """(B, C, H, W), padded already, to (B, O, H', W')."""
+        width = (x.shape[3] - self.columns) // self.stride + 1
+        step = PIXELS * self.stride
+        x = _wider(x, (width - 1) // PIXELS * step + self.read)
+        # The channels of each column are neighbours in memory.
+        x = x.permute(0, 2, 3, 1).unfold(2, self.read, step).transpose(3, 4).flatten(3)
+        x = F.pad(x, (0, self.lacking)).permute(0, 3, 1, 2)
+        x = cudnn_conv(x, self.kernel, self.bias, stride=(self.row_stride, 1), relu=relu)
+        return from_blocks(x, self.out)[..., :width]
+
+
+class ConvToFew:
+    """A convolution of stride 1 with few output channels: each row of the kernel gets output
+    channels of its own, and the rows' shares are added up. A kernel as wide as it is high that is
+    computed at once has few channels for each place of the input that it reads.
+
+    Args:
+        kernel: (O, C, rows, columns).
+        padding: zeros around the input, in px.
+    """
+
+    def __init__(self, kernel: Tensor, *, padding: int = 0) -> None:
+        self.out, _, self.rows, self.columns = kernel.shape
+        self.padding = padding
+        kernel = shifted(kernel.permute(2, 0, 1, 3).flatten(0, 1))  # (n * rows * O, C, read)
+        # Zeros before a row come in whole blocks of pixels.
+        before = -padding % PIXELS
+        kernel = F.pad(kernel, (before, -(before + kernel.shape[2]) % PIXELS))
+        kernel = kernel.unflatten(2, (-1, PIXELS)).permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(2)
+        unused = -len(kernel) % OUTPUT_MULTIPLE
+        self.kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, unused))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H', W')."""
+        width = x.shape[3] + 2 * self.padding - self.columns + 1
+        x = _wider(x, x.shape[3] + -x.shape[3] % PIXELS).permute(0, 2, 3, 1)
+        x = x.unflatten(2, (-1, PIXELS)).flatten(3).permute(0, 3, 1, 2)  # (B, n * C, H, W / n)
+        padding = self.padding, -(-self.padding // PIXELS)
+        x = cudnn_conv(x, self.kernel, padding=padding)
+        return sum_of_rows(x, self.rows, self.out, pixels=PIXELS)[..., :width]
+
+
+def shifted(kernel: Tensor, *, pixels: int = PIXELS, stride: int = 1) -> Tensor:
+    """(O, ..., columns) -> (pixels * O, ..., columns + (pixels - 1) * stride): a kernel for each of
+    so many neighbouring pixels of a row, for the part of the input that all of them see.
+    """
+    reach = (pixels - 1) * stride
+    windows = F.pad(kernel, (reach, reach)).unfold(-1, kernel.shape[-1] + reach, stride)
+    return windows.movedim(-2, 0).flip(0).flatten(0, 1)
+
+
+def cudnn_conv(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    relu: bool = False,
+) -> Tensor:
+    """A convolution, with a ReLU in the same pass or not; that one has no gradient."""
+    if relu:
+        return torch.cudnn_convolution_relu(x, kernel, bias, stride, padding, (1, 1), groups=1)
+    return F.conv2d(x, kernel, bias, stride, padding)
+
+
+def _wider(x: Tensor, width: int) -> Tensor:
+    """With zeros after each row, if it lacks any; F.pad copies in any case."""
+    return F.pad(x, (0, width - x.shape[3])) if width > x.shape[3] else x

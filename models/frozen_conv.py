@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.device import triton_kernels
-from models.few_channels import columns_as_channels, has_few_channels
+from models.few_channels import MULTIPLE, ConvFromFew, ConvToFew, cudnn_conv
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 
@@ -52,6 +52,11 @@ class FrozenConv(nn.Module):
         else:
             self._keep("kernel", _channels_last(weight, device, dtype))
         self._keep("bias", bias.to(device, dtype))
+        # Set for the first convolution, whose input is an image, on a GPU.
+        self.from_few, self.to_few = None, None
+        if self.is_fused and self.kernel.is_cuda and weight.shape[1] < MULTIPLE:
+            self.from_few = ConvFromFew(self.kernel, self.bias)
+            self.to_few = ConvToFew(self.of_gradient, padding=2 - self.padding)
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)
@@ -73,6 +78,8 @@ class FrozenConv(nn.Module):
         """Convolve a padded image."""
         if rounded and self.int8:
             return self.of_rounded.convolve(*quantize(x, zero=0), self.bias, relu=relu)
+        if self.from_few:
+            return self.from_few(F.pad(x, (self.padding,) * 4), relu=relu)
         if self.is_fused:
             return fused_conv(x, self.kernel, self.bias, padding=self.padding, relu=relu)
         if self.is_winograd:
@@ -87,6 +94,8 @@ class FrozenConv(nn.Module):
             return self.of_gradient.convolve(*quantize(grad, where=output))
         if output is not None:
             grad = torch.ops.aten.threshold_backward(grad, output, 0)
+        if self.to_few:
+            return self.to_few(grad)
         if self.is_fused:
             return fused_conv(grad, self.of_gradient, padding=2 - self.padding)
         return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
@@ -155,15 +164,7 @@ def fused_conv(
     own for the ReLU; a NaN becomes 0 in it.
     """
     if x.is_cuda:
-        rows = columns = padding
-        if has_few_channels(x):
-            x, kernel = columns_as_channels(F.pad(x, (padding, padding)), kernel)
-            columns = 0
-        if not relu:
-            return F.conv2d(x, kernel, bias, padding=(rows, columns))
-        return torch.cudnn_convolution_relu(
-            x, kernel, bias, [1, 1], [rows, columns], [1, 1], groups=1
-        )
+        return cudnn_conv(x, kernel, bias, padding=(padding, padding), relu=relu)
     return torch.ops.mkldnn._convolution_pointwise(
         x, kernel, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu" if relu else "none", [], ""
     )

@@ -16,12 +16,15 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.eps = eps
 
-    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, relu: bool = False, summand: Tensor | None = None) -> Tensor:
+        """Normalise (B, C, H, W); with a ReLU after it, or another map added, or neither."""
         kernels = triton_kernels(x.device)
         if kernels:
-            return kernels.instance_norm(x, self.weight, self.bias, self.eps, relu=relu)
+            affine = self.weight, self.bias, self.eps
+            return kernels.instance_norm(x, *affine, relu=relu, summand=summand)
         x = self._normalise(x)
-        return F.relu(x, inplace=True) if relu else x
+        x = F.relu(x, inplace=True) if relu else x
+        return x if summand is None else summand + x
 
     def _normalise(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
-from models.few_channels import columns_as_channels, has_few_channels
+from models.few_channels import MULTIPLE, ConvFromFew, ConvToFew, shifted
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
 from models.padding import reflect, repeat_border
+from models.regroup import from_blocks, regroup, sum_of_rows
 
 # Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
 # bfloat16, where oneDNN makes mistakes with wider kernels.
@@ -44,14 +45,15 @@ class ConvLayer(nn.Module):
         self.scale = 1 / stride
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, summand: Tensor | None = None) -> Tensor:
+        """Of (B, in, H, W); another map of the output's size is added if given."""
         x = reflect(x, self.padding)
         weight = self.conv.weight.to(x.dtype)
         if self._is_winograd(x.dtype) and not self.int8:
             x = winograd.learned_winograd_conv(x, weight)
         else:
             x = _conv2d(x, weight, stride=self.conv.stride, int8=self.int8)
-        return self.norm(x, relu=self.relu)
+        return self.norm(x, relu=self.relu, summand=summand)
 
     def _is_winograd(self, dtype: torch.dtype) -> bool:
         weight = self.conv.weight
@@ -80,7 +82,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvLayer(channels, channels, kernel_size=3, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.conv1(x))
+        return self.conv2(self.conv1(x), summand=x)
 
 
 # Which of a kernel's 3 taps fall on the first and on the second source pixel, for even and odd
@@ -132,7 +134,7 @@ class UpsampleConvLayer(nn.Module):
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
         x = x.permute(0, 2, 3, 1).contiguous()
         out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
-        x = _Regroup.apply(
+        x = regroup(
             x,
             (batch, height, 2, width, 2, out),
             (image, row, row + 2 * out, column, column + out, 1),
@@ -155,22 +157,23 @@ class RowConv2d(nn.Conv2d):
     int8 = False  # see TransformerNet.use_int8
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self._rows().to(x.dtype)
-        # Whole vectors of output channels: the levels of an 8-bit gradient are found faster, and
-        # cuDNN does not leave the matrix units.
-        if self.int8 or kernel.is_cuda:
+        kernel = (self.weight if x.is_cuda else self._rows()).to(x.dtype)
+        if self.int8:  # whole vectors of channels: the levels of the gradient are found faster
             kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
         return self.convolve(x, kernel)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
-        """The weights as `convolve` takes them, for an input of numbers if it has levels: those of
-        the rows, (rows * out, in, 1, columns), or of blocks, (n * out, in, rows, columns + n - 1).
+        """The weights as `convolve` takes them, for an input of numbers if it has levels: on a GPU
+        as they are, else those of the rows, (rows * out, in, 1, columns), or of blocks of n pixels,
+        (n * out, in, rows, columns + n - 1).
         """
+        if self.weight.is_cuda:
+            return self.weight
         block = BLOCKS.get(torch.int8 if levels else self.weight.dtype)
         if not block or self.weight.device.type != "cpu":
             return self._rows()
-        shifted = torch.cat([F.pad(self.weight, (i, block - 1 - i)) for i in range(block)])
-        return Int8Kernel.on(levels, shifted, stride=(1, block)) if levels else shifted
+        kernel = shifted(self.weight, pixels=block)
+        return Int8Kernel.on(levels, kernel, stride=(1, block)) if levels else kernel
 
     def _rows(self) -> Tensor:
         return self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
@@ -178,24 +181,14 @@ class RowConv2d(nn.Conv2d):
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Convolve a padded input."""
         out, _, rows, _ = self.weight.shape
-        bias = self.bias.view(1, -1, 1, 1)
-        if isinstance(kernel, Int8Kernel) or kernel.shape[2] > 1:
+        if x.is_cuda:
+            x = ConvToFew(kernel)(x)
+        elif isinstance(kernel, Int8Kernel) or kernel.shape[2] > 1:
             stride = (1, 1) if isinstance(kernel, Int8Kernel) else (1, len(kernel) // out)
-            return _from_blocks(_conv2d(x, kernel, stride=stride), out) + bias
-        x = _conv2d(x, kernel, int8=self.int8)
-        x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, rows * out)
-        batch, height, width, _ = x.shape
-        image, row, column, _ = x.stride()
-        x = _Regroup.apply(
-            x, (batch, height - rows + 1, width, out, rows), (image, row, column, 1, row + out)
-        )
-        return x.sum(-1).permute(0, 3, 1, 2) + bias
-
-
-def _from_blocks(x: Tensor, channels: int) -> Tensor:
-    """(B, n * C, H, W / n) -> (B, C, H, W), from blocks of n pixels in a row."""
-    x = x.permute(0, 2, 3, 1)
-    return x.unflatten(3, (-1, channels)).flatten(2, 3).permute(0, 3, 1, 2)
+            x = from_blocks(_conv2d(x, kernel, stride=stride), out)
+        else:
+            x = sum_of_rows(_conv2d(x, kernel, int8=self.int8), rows, out)
+        return x + self.bias.view(1, -1, 1, 1)
 
 
 def _conv2d(
@@ -205,24 +198,6 @@ def _conv2d(
         return kernel.convolve(x)
     if int8 and not torch.compiler.is_compiling():
         return learned_int8_conv(x, kernel)
-    if has_few_channels(x):
-        x, kernel = columns_as_channels(x, kernel, stride[1])
-        stride = stride[0], 1
+    if x.is_cuda and x.shape[1] < MULTIPLE:
+        return ConvFromFew(kernel, stride=stride)(x)
     return F.conv2d(x, kernel, stride=stride)
-
-
-class _Regroup(torch.autograd.Function):
-    """Tensor.as_strided of a contiguous tensor for a view that has no element twice; the backward
-    pass is one copy, where the general one of PyTorch looks for overlaps.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-        ctx.shape, ctx.view = x.shape, (size, stride)
-        return x.as_strided(size, stride)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        grad_x = grad.new_zeros(ctx.shape)
-        grad_x.as_strided(*ctx.view).copy_(grad)
-        return grad_x, None, None

@@ -59,17 +59,21 @@ class _Bfloat16Product(torch.autograd.Function):
     """Sums over positions (B, N, C) of the products of two features, (B, C, C) float32, of bfloat16
     features without float32 copies of them.
 
-    GPUs sum up in float32 and return it. Processors that are fast in bfloat16 sum up in float32,
-    too, but return bfloat16. A second product, from which the first one is taken away before it is
-    rounded, gives what the rounding took. Image by image, for the product of a batch copies its
-    transposed factor.
+    GPUs sum up in float32 and return it, but the product of few channels keeps few of their
+    multiprocessors busy, unless each gets a part of the positions. Processors that are fast in
+    bfloat16 sum up in float32, too, but return bfloat16. A second product, from which the first one
+    is taken away before it is rounded, gives what the rounding took. Image by image, for the
+    product of a batch copies its transposed factor.
     """
 
     @staticmethod
     def forward(ctx, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
         if flat.is_cuda:
-            return torch.bmm(flat.mT, flat, out_dtype=torch.float32)
+            parts = _parts(flat.shape[1])
+            flat = flat.unflatten(1, (parts, -1)).flatten(0, 1)
+            products = torch.bmm(flat.mT, flat, out_dtype=torch.float32)
+            return products.unflatten(0, (-1, parts)).sum(1)
         products = []
         for image in flat:
             product = image.T @ image
@@ -80,6 +84,13 @@ class _Bfloat16Product(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
         return flat @ (grad + grad.mT).to(flat.dtype)
+
+
+def _parts(positions: int) -> int:
+    """How many equal parts of some 4096 positions there are, or more positions if need be."""
+    return next(
+        parts for parts in range(max(1, positions // 4096), 0, -1) if positions % parts == 0
+    )
 
 
 def guided_gram_matrix(features: Tensor, guides: Tensor) -> Tensor:
@@ -135,8 +146,8 @@ def _moments(features: Tensor, guides: Tensor | None = None) -> Statistics:
 
 def _gram_error(target: Statistics) -> Callable[[Statistics], Tensor]:
     """Mean squared distance of Gram matrices, relative to the target's square (Gatys et al.)."""
-    (gram,) = target
-    return lambda statistics: _relative_error(statistics[0], gram)
+    (error,) = map(_relative_error_from, target)
+    return lambda statistics: error(statistics[0])
 
 
 def _gram_mean_std_error(target: Statistics) -> Callable[[Statistics], Tensor]:
@@ -146,12 +157,12 @@ def _gram_mean_std_error(target: Statistics) -> Callable[[Statistics], Tensor]:
     images (Galerne et al., arXiv 2212.13459).
     """
     mean, gram = target
-    std = _std(mean, gram)
+    parts = [_relative_error_from(part) for part in (gram, mean, _std(mean, gram))]
 
     def error(statistics: Statistics) -> Tensor:
         means, grams = statistics
-        errors = ((grams, gram), (means, mean), (_std(means, grams), std))
-        return sum(_relative_error(*pair) for pair in errors)
+        values = grams, means, _std(means, grams)
+        return sum(part(value) for part, value in zip(parts, values, strict=True))
 
     return error
 
@@ -196,9 +207,10 @@ STYLE_LOSSES = {
 }
 
 
-def _relative_error(values: Tensor, target: Tensor) -> Tensor:
+def _relative_error_from(target: Tensor) -> Callable[[Tensor], Tensor]:
     """Mean squared distance from the target, in units of its mean square."""
-    return (values - target).square().mean() / target.square().mean()
+    energy = target.square().mean()
+    return lambda values: (values - target).square().mean() / energy
 
 
 def _covariance(mean: Tensor, gram: Tensor) -> Tensor:

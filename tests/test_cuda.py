@@ -113,8 +113,9 @@ def test_network_in_training_is_that_of_the_cpu():
         assert (grad.cpu() - expected_grad).norm() < 0.2 * expected_grad.norm() + 1e-6
 
 
-def test_gram_matrix_of_bfloat16_is_exact():
-    features = torch.randn(2, 16, 9, 11).bfloat16().cuda().requires_grad_(True)
+@pytest.mark.parametrize("size", [(9, 11), (96, 128)], ids=["whole", "in parts"])
+def test_gram_matrix_of_bfloat16_is_exact(size):
+    features = torch.randn(2, 16, *size).bfloat16().cuda().requires_grad_(True)
     result, expected = gram_matrix(features), gram_matrix(features.float())
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6)

@@ -22,9 +22,9 @@ def many_tiles(request, monkeypatch):
         monkeypatch.setattr(tiles, "PROGRAMS", 4)
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("size", [(2, 5, 7, 6), (1, 32, 65, 91), (3, 128, 1, 1)])
-def test_instance_norm_equals_torch(size, relu):
+@pytest.mark.parametrize(("relu", "is_sum"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("size", [(2, 5, 7, 6), (1, 32, 31, 45), (3, 128, 1, 1)])
+def test_instance_norm_equals_torch(size, relu, is_sum):
     torch.manual_seed(0)
     x = 3 * torch.randn(size, device=DEVICE) + 20  # whose mean and deviation differ in size
     x = x.to(memory_format=torch.channels_last).requires_grad_(True)
@@ -32,7 +32,10 @@ def test_instance_norm_equals_torch(size, relu):
     inputs = x, weight.requires_grad_(True), bias.requires_grad_(True)
     expected = torch.group_norm(x.double(), size[1], weight.double(), bias.double()).float()
     expected = F.relu(expected) if relu else expected
-    result = kernels.instance_norm(x, weight, bias, 1e-5, relu=relu)
+    summand = torch.randn(size, device=DEVICE, requires_grad=True) if is_sum else None
+    if is_sum:
+        inputs, expected = (*inputs, summand), expected + summand
+    result = kernels.instance_norm(x, weight, bias, 1e-5, relu=relu, summand=summand)
     assert result.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     assert_same_gradients(result, expected, inputs, rtol=1e-3, atol=1e-3)
@@ -42,7 +45,7 @@ def test_bfloat16_is_normalised_by_float32_statistics():
     torch.manual_seed(0)
     x = (torch.randn(2, 5, 30, 30, device=DEVICE) + 20).bfloat16()
     result = kernels.instance_norm(
-        x, torch.ones(5, device=DEVICE), torch.zeros(5, device=DEVICE), 1e-5, relu=False
+        x, torch.ones(5, device=DEVICE), torch.zeros(5, device=DEVICE), 1e-5
     )
     assert result.dtype == torch.bfloat16
     torch.testing.assert_close(result.float(), F.instance_norm(x.float()), rtol=0.01, atol=0.02)

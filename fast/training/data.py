@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from fast.training.photos import Photo, find_photos
 from fast.training.rows import PhotoStream
 from fast.training.settings import TrainingSettings, crop_size
-from media import decode_image
+from media import Window, decode_image
 
-# A crop (3, S, S), float32 RGB in [0, 1], and what was unreadable on the way to it.
+# A crop (3, S, S), uint8 RGB, and what was unreadable on the way to it.
 Item = tuple[Tensor, list[str]]
 
 NUM_HELD_OUT = 8  # photos that are not trained on
 ZOOM = 2.0  # a photo's short side is scaled to 1...ZOOM times the crop's side
 MOSAIC = 0.7  # share of the crops of photos smaller than they that are made of four
 MAX_UNREADABLE = 1000  # photos of a stream, one after the other
-FLAT = 1 / 255  # deviation of the most varied channel
+FLAT = 1.0  # deviation of the most varied channel, of 255
+STRIDE = 4  # between the pixels that are looked at for it
 MAX_DRAWS = 10  # of a photo's crops, if they are flat
 
 
@@ -216,7 +217,7 @@ def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
         key: of the random numbers.
 
     Returns:
-        (3, size, size) float32 RGB in [0, 1].
+        (3, size, size) uint8 RGB.
 
     Raises:
         OSError, ValueError: the photo cannot be read.
@@ -224,7 +225,7 @@ def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
     random, content = np.random.default_rng(key), photo.read()
     for _ in range(MAX_DRAWS):
         crop = _draw(content, photo.name, size, random)
-        if crop.std((1, 2)).max() >= FLAT:
+        if crop[:, ::STRIDE, ::STRIDE].float().std((1, 2)).max() >= FLAT:
             break
     return crop
 
@@ -235,21 +236,22 @@ def _draw(content: bytes, name: str, size: int, random: np.random.Generator) -> 
     """
     zoom, top, left, mirror, tiled = random.random(5).tolist()
     short_side = round(size * (1 + (ZOOM - 1) * zoom))
-    image = decode_image(BytesIO(content), name, short_side=short_side, enlarge=False).rgb[0]
-    if size / 2 <= min(image.shape[1:]) < size and tiled < MOSAIC:
+    window = Window(size, top, left)
+    image = decode_image(
+        BytesIO(content), name, short_side=short_side, enlarge=False, window=window
+    ).pixels[0]
+    smallest = min(image.shape[1:])
+    if size / 2 <= smallest < size and tiled < MOSAIC:
         tiles = [_draw(content, name, math.ceil(size / 2), random) for _ in range(4)]
         rows = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
         return torch.cat(rows, dim=1)[:, :size, :size]
-    if min(image.shape[1:]) < size:
-        image = decode_image(BytesIO(content), name, short_side=size).rgb[0]
-    height, width = image.shape[1:]
-    y, x = round(top * (height - size)), round(left * (width - size))
-    crop = image[:, y : y + size, x : x + size]
-    return crop.flip(-1) if mirror < 0.5 else crop.clone()
+    if smallest < size:
+        image = decode_image(BytesIO(content), name, short_side=size, window=window).pixels[0]
+    return image.flip(-1) if mirror < 0.5 else image
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """Items of one size as a batch (B, 3, S, S), and all that was unreadable."""
+    """Items of one size as a batch (B, 3, S, S) uint8, and all that was unreadable."""
     crops, unreadable = zip(*items, strict=True)
     return torch.stack(crops), sum(unreadable, [])
 

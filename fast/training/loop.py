@@ -19,7 +19,7 @@ from fast.training.photos import read_photos
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
-from media import read_image, sha256
+from media import as_float, read_image, sha256
 from models.checkpoint import Checkpoint, read_network
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
@@ -175,7 +175,7 @@ def train(
                 for failure in set(failures) - unreadable:
                     unreadable.add(failure)
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
-                content = content.to(device, non_blocking=True)
+                content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
                     values = losses(content, seed=settings.seed + step)
                     learner.update(step, values[0])

@@ -5,11 +5,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import num_pixels, tiles_of_image
+from models.triton_kernels.tiles import num_pixels, tile_size, tiles_of_image
 
 
-def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, relu: bool) -> Tensor:
-    """Affine instance normalisation with float32 statistics, and a ReLU after it or not.
+def instance_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    *,
+    relu: bool = False,
+    summand: Tensor | None = None,
+) -> Tensor:
+    """Affine instance normalisation with float32 statistics, and a ReLU or a sum after it or not.
 
     Args:
         x: (B, C, H, W), channels-last or copied.
@@ -17,43 +25,63 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, relu: 
         bias: (C,).
         eps: added to the variances.
         relu: whether negative values become 0.
+        summand: added to the result; (B, C, H, W) of x's type, channels-last or copied.
 
     Returns:
         (B, C, H, W) of x's type, channels-last.
     """
     with torch.cuda.device_of(x):  # Triton computes on the current one
-        return _InstanceNorm.apply(x, weight, bias, eps, relu)
+        return _InstanceNorm.apply(x, weight, bias, summand, eps, relu)
 
 
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        summand: Tensor | None,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
+        if summand is not None:
+            summand = summand.contiguous(memory_format=torch.channels_last)
         grid, steps, tile = tiles_of_image(x)
-        sums = x.new_empty(x.shape[0], grid[1], 2, x.shape[1], dtype=torch.float32)
+        sums = x.new_empty(*grid, 2, x.shape[1], dtype=torch.float32)
         _sums[grid](x, sums, num_pixels(x), steps, x.shape[1], *tile)
-        ctx.settings, totals = (eps, relu), sums.sum(1)
+        ctx.settings, totals = (eps, relu), _totals_of(sums)
         ctx.save_for_backward(x, totals, weight, bias)
         y = torch.empty_like(x)
-        _normalised[grid](
-            x, totals, weight, bias, y, num_pixels(x), steps, eps, x.shape[1], relu, *tile
-        )
+        sizes = num_pixels(x), steps, eps, x.shape[1], relu, *tile
+        _normalised[grid](x, totals, weight, bias, summand, y, *sizes)
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, totals, weight, bias = ctx.saved_tensors
         eps, relu = ctx.settings
         grad = grad.contiguous(memory_format=torch.channels_last)
         grid, steps, tile = tiles_of_image(x)
         arguments = grad, x, totals, weight, bias
         sizes = num_pixels(x), steps, eps, x.shape[1], relu, *tile
-        sums = x.new_empty(x.shape[0], grid[1], 2, x.shape[1], dtype=torch.float32)
+        sums = x.new_empty(*grid, 2, x.shape[1], dtype=torch.float32)
         _gradient_sums[grid](*arguments, sums, *sizes)
-        grad_totals, grad_x = sums.sum(1), torch.empty_like(x)
+        grad_totals, grad_x = _totals_of(sums), torch.empty_like(x)
         _gradient[grid](*arguments, grad_totals, grad_x, *sizes)
         of_bias, of_weight = grad_totals.sum(0).unbind()
-        return grad_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None
+        of_summand = grad if ctx.needs_input_grad[3] else None
+        return grad_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), of_summand, None, None
+
+
+def _totals_of(sums: Tensor) -> Tensor:
+    """(B, parts, 2, C) -> (B, 2, C); PyTorch's own sum takes twice as long."""
+    images, parts, kinds, channels = sums.shape
+    totals = sums.new_empty(images, kinds, channels)
+    pixels, columns = tile_size(channels)
+    _totals[images, kinds](sums, totals, parts, channels, pixels, columns)
+    return totals
 
 
 @triton.jit
@@ -80,18 +108,32 @@ def _store_sums(sums, first, second, channels, COLUMNS: tl.constexpr):
     tl.store(sums + channels + column, tl.sum(second, 0), column < channels)
 
 
+@triton.jit(do_not_specialize=["parts"])
+def _totals(sums, totals, parts, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The sum over all parts of an image, of one of the two kinds."""
+    image, kind, kinds = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, parts, ROWS):
+        part = first + tl.arange(0, ROWS)[:, None]
+        offsets = ((image * parts + part) * kinds + kind) * channels + column[None, :]
+        total += tl.load(sums + offsets, (part < parts) & (column[None, :] < channels), 0.0)
+    target = totals + (image * kinds + kind) * channels + column
+    tl.store(target, tl.sum(total, 0), column < channels)
+
+
 @triton.jit
 def _normalisation(x, totals, weight, bias, pixels, eps, channels, COLUMNS: tl.constexpr):
     """Of an image's channels, from what _sums found: means, reciprocal deviations, and what a
-    value's distance from the mean is multiplied by, and the summand after that.
+    value's distance from the mean is multiplied by, and the shift after that.
     """
     totals += tl.program_id(0) * 2 * channels
     mean = _of_channels(totals, channels, COLUMNS) / pixels
     variance = _of_channels(totals + channels, channels, COLUMNS) / pixels - mean * mean
-    shift = _of_channels(x, channels, COLUMNS)
+    first = _of_channels(x, channels, COLUMNS)
     rstd = 1 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
     factor = rstd * _of_channels(weight, channels, COLUMNS)
-    return shift + mean, rstd, factor, _of_channels(bias, channels, COLUMNS)
+    return first + mean, rstd, factor, _of_channels(bias, channels, COLUMNS)
 
 
 @triton.jit(do_not_specialize=["pixels", "steps"])
@@ -100,13 +142,13 @@ def _sums(x, sums, pixels, steps, channels, ROWS: tl.constexpr, COLUMNS: tl.cons
     variance of values far from 0 would be lost in the squares.
     """
     x += tl.program_id(0).to(tl.int64) * pixels * channels
-    shift = _of_channels(x, channels, COLUMNS)
+    first = _of_channels(x, channels, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     squares = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
         offsets, inside = _tile_of(step, pixels, channels, ROWS, COLUMNS)
         value = tl.load(x + offsets, inside, 0.0).to(tl.float32)
-        value = tl.where(inside, value - shift, 0.0)
+        value = tl.where(inside, value - first, 0.0)
         total += value
         squares += value * value
     _store_sums(sums, total, squares, channels, COLUMNS)
@@ -118,6 +160,7 @@ def _normalised(
     totals,
     weight,
     bias,
+    summand,
     y,
     pixels,
     steps,
@@ -129,25 +172,25 @@ def _normalised(
 ):
     image = tl.program_id(0).to(tl.int64) * pixels * channels
     x += image
-    mean, _, factor, summand = _normalisation(
-        x, totals, weight, bias, pixels, eps, channels, COLUMNS
-    )
+    mean, _, factor, shift = _normalisation(x, totals, weight, bias, pixels, eps, channels, COLUMNS)
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
         offsets, inside = _tile_of(step, pixels, channels, ROWS, COLUMNS)
         value = tl.load(x + offsets, inside, 0.0).to(tl.float32)
-        value = (value - mean) * factor + summand
+        value = (value - mean) * factor + shift
         if RELU:
             value = tl.where(value < 0, 0.0, value)  # a NaN stays one
+        if summand is not None:
+            value += tl.load(summand + image + offsets, inside, 0.0).to(tl.float32)
         tl.store(y + image + offsets, value.to(y.dtype.element_ty), inside)
 
 
 @triton.jit
-def _gradient_of_tile(grad, x, offsets, inside, mean, rstd, factor, summand, RELU: tl.constexpr):
+def _gradient_of_tile(grad, x, offsets, inside, mean, rstd, factor, shift, RELU: tl.constexpr):
     """The gradient of a tile before the ReLU, and the tile's normalised values."""
     difference = tl.load(x + offsets, inside, 0.0).to(tl.float32) - mean
     gradient = tl.load(grad + offsets, inside, 0.0).to(tl.float32)
     if RELU:
-        gradient = tl.where(difference * factor + summand > 0, gradient, 0.0)
+        gradient = tl.where(difference * factor + shift > 0, gradient, 0.0)
     return gradient, difference * rstd
 
 
@@ -169,7 +212,7 @@ def _gradient_sums(
 ):
     """The bias's and the weight's gradients of a part of an image."""
     image = tl.program_id(0).to(tl.int64) * pixels * channels
-    mean, rstd, factor, summand = _normalisation(
+    mean, rstd, factor, shift = _normalisation(
         x + image, totals, weight, bias, pixels, eps, channels, COLUMNS
     )
     of_bias = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -177,7 +220,7 @@ def _gradient_sums(
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
         offsets, inside = _tile_of(step, pixels, channels, ROWS, COLUMNS)
         gradient, normalised = _gradient_of_tile(
-            grad + image, x + image, offsets, inside, mean, rstd, factor, summand, RELU
+            grad + image, x + image, offsets, inside, mean, rstd, factor, shift, RELU
         )
         of_bias += gradient
         of_weight += gradient * normalised
@@ -202,7 +245,7 @@ def _gradient(
     COLUMNS: tl.constexpr,
 ):
     image = tl.program_id(0).to(tl.int64) * pixels * channels
-    mean, rstd, factor, summand = _normalisation(
+    mean, rstd, factor, shift = _normalisation(
         x + image, totals, weight, bias, pixels, eps, channels, COLUMNS
     )
     grad_totals += tl.program_id(0) * 2 * channels
@@ -211,7 +254,7 @@ def _gradient(
     for step in range(tl.program_id(1) * steps, (tl.program_id(1) + 1) * steps):
         offsets, inside = _tile_of(step, pixels, channels, ROWS, COLUMNS)
         gradient, normalised = _gradient_of_tile(
-            grad + image, x + image, offsets, inside, mean, rstd, factor, summand, RELU
+            grad + image, x + image, offsets, inside, mean, rstd, factor, shift, RELU
         )
         value = factor * (gradient - of_mean - normalised * of_deviation)
         tl.store(grad_x + image + offsets, value.to(grad_x.dtype.element_ty), inside)
