@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.regroup import from_blocks, sum_of_rows
+from models.regroup import from_blocks, sum_of_shares
 
+FEW = 8  # channels
 MULTIPLE = 8  # of input channels, for the matrix units
 OUTPUT_MULTIPLE = 16  # of output channels
 PIXELS = 4  # that are computed as one
+ROWS = 3  # of a kernel that share output channels
 
 
 class ConvFromFew:
@@ -50,9 +52,8 @@ class ConvFromFew:
 
 
 class ConvToFew:
-    """A convolution of stride 1 with few output channels: each row of the kernel gets output
-    channels of its own, and the rows' shares are added up. A kernel as wide as it is high that is
-    computed at once has few channels for each place of the input that it reads.
+    """A convolution of stride 1 with few output channels: each row of the kernel, or each ROWS of
+    a large one, get output channels of their own, and their shares are added up.
 
     Args:
         kernel: (O, C, rows, columns).
@@ -60,13 +61,16 @@ class ConvToFew:
     """
 
     def __init__(self, kernel: Tensor, *, padding: int = 0) -> None:
-        self.out, _, self.rows, self.columns = kernel.shape
+        self.out, _, rows, self.columns = kernel.shape
         self.padding = padding
-        kernel = shifted(kernel.permute(2, 0, 1, 3).flatten(0, 1))  # (n * rows * O, C, read)
+        self.together = ROWS if rows > ROWS and rows % ROWS == 0 else 1
+        kernel = kernel.unflatten(2, (-1, self.together)).movedim(2, 0)
+        self.shares = len(kernel)
+        kernel = shifted(kernel.flatten(0, 1))  # (n * shares * O, C, together, read)
         # Zeros before a row come in whole blocks of pixels.
         before = -padding % PIXELS
-        kernel = F.pad(kernel, (before, -(before + kernel.shape[2]) % PIXELS))
-        kernel = kernel.unflatten(2, (-1, PIXELS)).permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(2)
+        kernel = F.pad(kernel, (before, -(before + kernel.shape[3]) % PIXELS))
+        kernel = kernel.unflatten(3, (-1, PIXELS)).movedim(4, 1).flatten(1, 2)
         unused = -len(kernel) % OUTPUT_MULTIPLE
         self.kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, unused))
 
@@ -77,7 +81,8 @@ class ConvToFew:
         x = x.unflatten(2, (-1, PIXELS)).flatten(3).permute(0, 3, 1, 2)  # (B, n * C, H, W / n)
         padding = self.padding, -(-self.padding // PIXELS)
         x = cudnn_conv(x, self.kernel, padding=padding)
-        return sum_of_rows(x, self.rows, self.out, pixels=PIXELS)[..., :width]
+        x = sum_of_shares(x, self.shares, self.out, distance=self.together, pixels=PIXELS)
+        return x[..., :width]
 
 
 def shifted(kernel: Tensor, *, pixels: int = PIXELS, stride: int = 1) -> Tensor:

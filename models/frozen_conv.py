@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.device import triton_kernels
-from models.few_channels import MULTIPLE, ConvFromFew, ConvToFew, cudnn_conv
+from models.few_channels import FEW, ConvFromFew, ConvToFew, cudnn_conv
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 
@@ -54,7 +54,7 @@ class FrozenConv(nn.Module):
         self._keep("bias", bias.to(device, dtype))
         # Set for the first convolution, whose input is an image, on a GPU.
         self.from_few, self.to_few = None, None
-        if self.is_fused and self.kernel.is_cuda and weight.shape[1] < MULTIPLE:
+        if self.is_fused and self.kernel.is_cuda and weight.shape[1] < FEW:
             self.from_few = ConvFromFew(self.kernel, self.bias)
             self.to_few = ConvToFew(self.of_gradient, padding=2 - self.padding)
 

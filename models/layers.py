@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
-from models.few_channels import MULTIPLE, ConvFromFew, ConvToFew, shifted
+from models.few_channels import FEW, ConvFromFew, ConvToFew, shifted
 from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
 from models.padding import reflect, repeat_border
-from models.regroup import from_blocks, regroup, sum_of_rows
+from models.regroup import from_blocks, interleaved, sum_of_shares
 
 # Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
 # bfloat16, where oneDNN makes mistakes with wider kernels.
@@ -128,18 +128,8 @@ class UpsampleConvLayer(nn.Module):
 
     def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
         """Up-sample and convolve an input that is padded by one px."""
-        batch, _, height, width = x.shape
-        height, width = height - 2, width - 2
-        x = _conv2d(x, kernel, int8=self.int8)  # (B, 4 * out, H + 1, W + 1)
         # Output row 2h + p, column 2w + q is phase (p, q) at h + p, w + q.
-        x = x.permute(0, 2, 3, 1).contiguous()
-        out, (image, row, column, _) = x.shape[-1] // 4, x.stride()
-        x = regroup(
-            x,
-            (batch, height, 2, width, 2, out),
-            (image, row, row + 2 * out, column, column + out, 1),
-        )
-        return x.reshape(batch, 2 * height, 2 * width, out).permute(0, 3, 1, 2)
+        return interleaved(_conv2d(x, kernel, int8=self.int8))
 
 
 class RowConv2d(nn.Conv2d):
@@ -187,7 +177,7 @@ class RowConv2d(nn.Conv2d):
             stride = (1, 1) if isinstance(kernel, Int8Kernel) else (1, len(kernel) // out)
             x = from_blocks(_conv2d(x, kernel, stride=stride), out)
         else:
-            x = sum_of_rows(_conv2d(x, kernel, int8=self.int8), rows, out)
+            x = sum_of_shares(_conv2d(x, kernel, int8=self.int8), rows, out)
         return x + self.bias.view(1, -1, 1, 1)
 
 
@@ -198,6 +188,6 @@ def _conv2d(
         return kernel.convolve(x)
     if int8 and not torch.compiler.is_compiling():
         return learned_int8_conv(x, kernel)
-    if x.is_cuda and x.shape[1] < MULTIPLE:
+    if x.is_cuda and x.shape[1] < FEW:
         return ConvFromFew(kernel, stride=stride)(x)
     return F.conv2d(x, kernel, stride=stride)

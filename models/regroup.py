@@ -1,7 +1,9 @@
-"""Feature maps whose channels hold several pixels, or several rows' shares, put in their places."""
+"""Feature maps whose channels hold several pixels, or shares of them, put in their places."""
 
 import torch
 from torch import Tensor
+
+from models.device import triton_kernels
 
 
 def from_blocks(x: Tensor, channels: int) -> Tensor:
@@ -10,27 +12,56 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
     return x.unflatten(3, (-1, channels)).flatten(2, 3).permute(0, 3, 1, 2)
 
 
-def sum_of_rows(x: Tensor, rows: int, channels: int, *, pixels: int = 1) -> Tensor:
-    """Add up the shares of a convolution's rows, each of which is computed at every row.
+def sum_of_shares(
+    x: Tensor, shares: int, channels: int, *, distance: int = 1, pixels: int = 1
+) -> Tensor:
+    """Add up what the parts of a convolution's kernel give, each of which is some rows of it and
+    has been computed at every row.
 
     Args:
-        x: (B, pixels * rows * C and unused ones, H, W / pixels).
-        rows: of the convolution's kernel.
+        x: (B, pixels * shares * C and unused ones, H, W / pixels).
+        shares: parts of the kernel.
         channels: C.
+        distance: rows of a part.
         pixels: of a block in a row.
 
     Returns:
-        (B, C, H - rows + 1, W).
+        (B, C, H - (shares - 1) * distance, W).
     """
     x = x.permute(0, 2, 3, 1).contiguous()
     batch, height, width, _ = x.shape
     image, row, column, _ = x.stride()
     x = regroup(
         x,
-        (batch, height - rows + 1, width, pixels, channels, rows),
-        (image, row, column, rows * channels, 1, row + channels),
+        (batch, height - (shares - 1) * distance, width, pixels, channels, shares),
+        (image, row, column, shares * channels, 1, distance * row + channels),
     )
     return x.sum(-1).flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """Four images, each a row or a column later than the last, to one of twice the size.
+
+    Args:
+        x: (B, 4 * C, H + 1, W + 1): those of even rows and even columns, of even rows and odd
+            columns, and so on. Odd ones begin at the second row or column.
+
+    Returns:
+        (B, C, 2 * H, 2 * W).
+    """
+    kernels = triton_kernels(x.device)
+    if kernels:
+        return kernels.interleaved(x)
+    x = x.permute(0, 2, 3, 1).contiguous()
+    batch, height, width, channels = x.shape
+    height, width, channels = height - 1, width - 1, channels // 4
+    image, row, column, _ = x.stride()
+    x = regroup(
+        x,
+        (batch, height, 2, width, 2, channels),
+        (image, row, row + 2 * channels, column, column + channels, 1),
+    )
+    return x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 def regroup(x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

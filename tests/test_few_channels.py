@@ -42,7 +42,7 @@ def test_rows_that_are_whole_blocks_are_not_copied(monkeypatch):
     x = torch.randn(1, 7, 9, 2 * PIXELS).to(memory_format=torch.channels_last)
     seen = []
     monkeypatch.setattr(few_channels, "cudnn_conv", lambda x, *_, **__: seen.append(x) or x)
-    monkeypatch.setattr(few_channels, "sum_of_rows", lambda x, *_, **__: x)
+    monkeypatch.setattr(few_channels, "sum_of_shares", lambda x, *_, **__: x)
     ConvToFew(torch.randn(3, 7, 3, 3))(x)
     assert seen[0].shape == (1, 7 * PIXELS, 9, 2) and seen[0].data_ptr() == x.data_ptr()
     assert seen[0].is_contiguous(memory_format=torch.channels_last)

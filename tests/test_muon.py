@@ -9,7 +9,7 @@ def test_singular_values_become_about_equal(shape):
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     values = torch.logspace(0, -1.5, min(shape))
-    result = orthogonalise(left * values @ right)
+    [result] = orthogonalise((left * values @ right)[None])
     assert torch.linalg.svdvals(result).min() > 0.6
     assert torch.linalg.svdvals(result).max() < 1.3
     # The directions stay: only the diagonal changes.
@@ -18,7 +18,7 @@ def test_singular_values_become_about_equal(shape):
 
 
 def test_zero_stays_zero():
-    assert torch.equal(orthogonalise(torch.zeros(3, 5)), torch.zeros(3, 5))
+    assert torch.equal(orthogonalise(torch.zeros(1, 3, 5)), torch.zeros(1, 3, 5))
 
 
 def test_zero_gradient_is_no_step():

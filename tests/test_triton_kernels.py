@@ -72,6 +72,22 @@ def test_mirrored_border_is_that_of_torch(channels, padding, skipped, mode):
     assert_same_gradients(result, expected, (x,), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(2, 20, 4, 6), (1, 128, 2, 35), (3, 4, 7, 2)])
+def test_interleaved_is_that_of_strides(size):
+    x = torch.randn(size, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_(True)
+    phases = x.unflatten(1, (2, 2, -1))
+    batch, _, height, width = size
+    expected = x.new_empty(batch, size[1] // 4, 2 * height - 2, 2 * width - 2)
+    for p in (0, 1):
+        for q in (0, 1):
+            part = phases[:, p, q, :, p : height - 1 + p, q : width - 1 + q]
+            expected[..., p::2, q::2] = part
+    result = kernels.interleaved(x)
+    assert torch.equal(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert_same_gradients(result, expected, (x,), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("size", [(2, 64, 6, 10), (1, 5, 7, 6), (2, 3, 2, 9)])
 def test_max_pool_is_that_of_torch_after_a_relu(size):
     """Also where several are the largest, and where all are 0."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 # Coefficients of Jordan's quintic: five rounds bring singular values from 0.01...1 to about 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -17,7 +18,7 @@ class Muon(torch.optim.Optimizer):
     Adam's steps are dominated by a few directions that all images agree on; equal singular values
     move the rare ones as far, and in a short trial the transformer network needed fewer images for
     the same loss. Departures from the source: a kernel (out, in, h, w) counts as a matrix
-    (out, in * h * w); and because a normalisation follows each of these convolutions, so that their
+    (out, h * w * in); and because a normalisation follows each of these convolutions, so that their
     scale has no effect, a step is a fraction of the weight's norm, and the norm stays as it was.
 
     Args:
@@ -49,16 +50,11 @@ class Muon(torch.optim.Optimizer):
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, momenta, momentum)  # Nesterov
-        matrices = [direction.flatten(1) for direction in directions]
-        updates = orthogonalise(stack_of_largest(matrices))
-        lengths = updates.norm(dim=(1, 2)).clamp(min=1e-12)  # a zero gradient gives no step
-        updates = updates * (lr * torch.stack(norms) / lengths).view(-1, 1, 1)
-        steps = [
-            update[: len(matrix), : matrix.shape[1]].reshape(weight.shape)
-            for update, matrix, weight in zip(updates, matrices, weights, strict=True)
-        ]
-        torch._foreach_sub_(weights, steps)
-        torch._foreach_mul_(weights, torch._foreach_div(norms, torch._foreach_norm(weights)))
+        updates = orthogonalise(as_matrices(directions))
+        norms = torch.stack(norms).view(-1, 1, 1)
+        # A zero gradient gives no step.
+        moved = as_matrices(weights) - updates * (lr * norms / lengths(updates).clamp(min=1e-12))
+        torch._foreach_copy_(weights, from_matrices(moved * (norms / lengths(moved)), weights))
 
 
 def together(weights: list[Tensor]) -> list[list[Tensor]]:
@@ -71,33 +67,59 @@ def together(weights: list[Tensor]) -> list[list[Tensor]]:
     return list(of_shape.values())
 
 
-def stack_of_largest(matrices: list[Tensor]) -> Tensor:
-    """(number, M, N) of matrices of up to M rows and N columns, with zeros after theirs."""
+def as_matrices(weights: list[Tensor]) -> Tensor:
+    """Weights (M, I, ...) as (number, M, N) of the largest rows and columns, with zeros after those
+    of the others; the columns are in the order of channels-last memory.
+    """
+    matrices = [weight.movedim(1, -1).flatten(1) for weight in weights]
     rows, columns = (max(sizes) for sizes in zip(*(m.shape for m in matrices), strict=True))
-    return torch.stack(
-        [F.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0])) for m in matrices]
-    )
+    for i, matrix in enumerate(matrices):
+        if matrix.shape != (rows, columns):  # F.pad copies in any case
+            lacking = 0, columns - matrix.shape[1], 0, rows - matrix.shape[0]
+            matrices[i] = F.pad(matrix, lacking)
+    return torch.stack(matrices)
+
+
+def from_matrices(matrices: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """The same the other way round, in the shapes of the weights."""
+    values = []
+    for matrix, weight in zip(matrices, weights, strict=True):
+        rows, channels, *kernel = weight.shape
+        matrix = matrix[:rows, : weight[0].numel()].contiguous()
+        values.append(matrix.unflatten(1, (*kernel, channels)).movedim(-1, 1))
+    return values
+
+
+def lengths(matrices: Tensor) -> Tensor:
+    """Norms of (number, M, N) as (number, 1, 1)."""
+    return matrices.norm(dim=(1, 2), keepdim=True)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest matrix with equal singular values, roughly, by a Newton-Schulz iteration.
 
     Args:
-        matrix: (..., M, N) float32.
+        matrix: (B, M, N) float32.
 
     Returns:
-        (..., M, N) with singular values of about 0.7 to 1.2, but zeros stay zeros.
+        (B, M, N) with singular values of about 0.7 to 1.2, but zeros stay zeros.
     """
     rows, columns = matrix.shape[-2:]
     if rows > columns:
         return orthogonalise(matrix.mT).mT
-    first, third, fifth = QUINTIC
-    matrix = matrix / matrix.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+    matrix = matrix / lengths(matrix).clamp(min=1e-12)
     # Every factor is a polynomial of the square, so that the rounds need the small square alone.
-    square, factors = matrix @ matrix.mT, torch.eye(rows, device=matrix.device)
-    for _ in range(5):
-        factor = third * square + fifth * square @ square
-        factor.diagonal(0, -2, -1).add_(first)
-        factors = factor @ factors
+    square = matrix @ matrix.mT
+    factors = factor = _factor(square)
+    for _ in range(ROUNDS - 1):
         square = factor @ square @ factor
+        factor = _factor(square)
+        factors = factor @ factors
     return factors @ matrix
+
+
+def _factor(square: Tensor) -> Tensor:
+    first, third, fifth = QUINTIC
+    factor = torch.baddbmm(square, square, square, beta=third, alpha=fifth)
+    factor.diagonal(0, -2, -1).add_(first)
+    return factor

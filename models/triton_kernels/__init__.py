@@ -7,6 +7,7 @@ photo.
 
 from models.triton_kernels.border import mirrored_border
 from models.triton_kernels.normalisation import instance_norm
+from models.triton_kernels.phases import interleaved
 from models.triton_kernels.pooling import max_pool
 
-__all__ = ["instance_norm", "max_pool", "mirrored_border"]
+__all__ = ["instance_norm", "interleaved", "max_pool", "mirrored_border"]

@@ -5,7 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import num_pixels, tile_size, tiles_of_image
+from models.triton_kernels.tiles import num_pixels, tiles_of_image
+
+PARTS, CHANNELS = 256, 32  # that are added up at a time
 
 
 def instance_norm(
@@ -79,8 +81,10 @@ def _totals_of(sums: Tensor) -> Tensor:
     """(B, parts, 2, C) -> (B, 2, C); PyTorch's own sum takes twice as long."""
     images, parts, kinds, channels = sums.shape
     totals = sums.new_empty(images, kinds, channels)
-    pixels, columns = tile_size(channels)
-    _totals[images, kinds](sums, totals, parts, channels, pixels, columns)
+    rows = min(PARTS, triton.next_power_of_2(parts))
+    columns = min(CHANNELS, triton.next_power_of_2(channels))
+    grid = images, kinds, triton.cdiv(channels, columns)
+    _totals[grid](sums, totals, parts, channels, rows, columns)
     return totals
 
 
@@ -110,9 +114,9 @@ def _store_sums(sums, first, second, channels, COLUMNS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["parts"])
 def _totals(sums, totals, parts, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The sum over all parts of an image, of one of the two kinds."""
+    """Of some channels of an image, for one of the two kinds, the sums over all parts."""
     image, kind, kinds = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    column = tl.arange(0, COLUMNS)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for first in range(0, parts, ROWS):
         part = first + tl.arange(0, ROWS)[:, None]

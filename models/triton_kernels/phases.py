@@ -1,0 +1,80 @@
+"""The pixels of an up-sampled image on a GPU put in their places, in one pass each way."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from models.triton_kernels.tiles import tiles_of_rows
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """Four images, each a row or a column later than the last, to one of twice the size.
+
+    Args:
+        x: (B, 4 * C, H + 1, W + 1), channels-last or copied: those of even rows and even columns,
+            of even rows and odd columns, and so on. Odd ones begin at the second row or column.
+
+    Returns:
+        (B, C, 2 * H, 2 * W) of x's type, channels-last.
+    """
+    with torch.cuda.device_of(x):
+        return _Interleaved.apply(x)
+
+
+class _Interleaved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = x.shape
+        shape = batch, channels // 4, 2 * (height - 1), 2 * (width - 1)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        grid, tile = tiles_of_rows(out)
+        _interleaved[grid](x, out, *shape[2:], shape[1], *tile)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = grad.shape
+        shape = batch, 4 * channels, height // 2 + 1, width // 2 + 1
+        out = torch.empty(
+            shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
+        )
+        # An image for each phase: the last channels of a pixel are the next phase's.
+        (rows, tiles), tile = tiles_of_rows(out[:, :channels])
+        _apart[rows, tiles, 4](grad, out, height, width, channels, *tile)
+        return out
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def _interleaved(x, out, height, width, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A part of a row of the large image, of height x width pixels."""
+    row, image = tl.program_id(0) % height, (tl.program_id(0) // height).to(tl.int64)
+    pixel = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (pixel < width) & (column < channels)
+    phase = row % 2 * 2 + pixel % 2
+    source = (image * (height // 2 + 1) + (row + 1) // 2) * (width // 2 + 1) + (pixel + 1) // 2
+    value = tl.load(x + (source * 4 + phase) * channels + column, inside)
+    target = (image * height + row) * width + pixel
+    tl.store(out + target * channels + column, value, inside)
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def _apart(grad, out, height, width, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A part of a row of one phase's gradient; 0 where its pixel is not in the large image."""
+    rows, columns = height // 2 + 1, width // 2 + 1
+    row, image = tl.program_id(0) % rows, (tl.program_id(0) // rows).to(tl.int64)
+    pixel = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    phase = tl.program_id(2)
+    large_row, large_pixel = 2 * row - phase // 2, 2 * pixel - phase % 2
+    is_row = (large_row >= 0) & (large_row < height)
+    is_pixel = (large_pixel >= 0) & (large_pixel < width)
+    source = (image * height + large_row) * width + large_pixel
+    is_there = is_row & is_pixel & (column < channels)
+    value = tl.load(grad + source * channels + column, is_there, 0.0)
+    target = ((image * rows + row) * columns + pixel) * 4 + phase
+    inside = (pixel < columns) & (column < channels)
+    tl.store(out + target * channels + column, value, inside)
