@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import cli
 import interrupt
-from fast.training.loop import train
+from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
 from fast.training.record import files_of
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
@@ -79,9 +79,9 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--save-every",
         type=cli.positive_int,
-        default=defaults["save_every"],
         metavar="N",
-        help="steps between two checkpoints and previews (default: %(default)s)",
+        help=f"steps between two checkpoints and previews (default: {SAVE_EVERY}, on a GPU "
+        f"{SAVE_EVERY_ON_GPU})",
     )
     run.add_argument(
         "--keep",

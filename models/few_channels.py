@@ -13,7 +13,7 @@ from models.regroup import from_blocks, sum_of_shares
 
 FEW = 8  # channels
 MULTIPLE = 8  # of input channels, for the matrix units
-OUTPUT_MULTIPLE = 16  # of output channels
+OUTPUT_MULTIPLE = 64  # of output channels
 PIXELS = 4  # that are computed as one
 ROWS = 3  # of a kernel that share output channels
 

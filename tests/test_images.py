@@ -4,9 +4,18 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
-from media import FORMATS, Picture, find_images, read_image, write_image
+from media import (
+    FORMATS,
+    Picture,
+    Window,
+    decode_image,
+    find_images,
+    read_image,
+    to_pil,
+    write_image,
+)
 from media.files import write_atomically
 from tests.conftest import smooth_image
 
@@ -235,3 +244,29 @@ def test_a_file_that_has_come_meanwhile_is_kept_if_asked(tmp_path, monkeypatch):
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
     write_atomically(tmp_path / "b.png", b"third", exists_ok=False)
     assert (tmp_path / "b.png").read_bytes() == b"third"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_window_is_a_part_of_the_scaled_image(tmp_path, orientation):
+    """Its border, where the rest of the image is not seen, is a little different."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    to_pil(smooth_image(120, 200)).save(tmp_path / "a.png", exif=exif)
+    whole = read_image(tmp_path / "a.png", short_side=60).pixels.int()
+    height, width = whole.shape[-2:]
+    for top, left in ((0, 0), (0.5, 1), (1, 0.25)):
+        window = Window(40, top, left)
+        with (tmp_path / "a.png").open("rb") as file:
+            picture = decode_image(file, "a.png", short_side=60, window=window)
+        y, x = round(top * (height - 40)), round(left * (width - 40))
+        expected = whole[..., y : y + 40, x : x + 40]
+        assert picture.pixels.shape == (1, 3, 40, 40)
+        difference = (picture.pixels - expected).abs()
+        assert difference.max() <= 4 and difference[..., 3:-3, 3:-3].max() <= 1
+
+
+def test_window_larger_than_the_image_is_all_of_it(tmp_path):
+    write_image(tmp_path / "a.png", smooth_image(20, 30))
+    with (tmp_path / "a.png").open("rb") as file:
+        picture = decode_image(file, "a.png", window=Window(21, 0.5, 0.5))
+    assert torch.equal(picture.pixels, read_image(tmp_path / "a.png").pixels)

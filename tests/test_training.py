@@ -21,7 +21,7 @@ from fast.training.photos import find_photos
 from fast.training.progress import Clock
 from fast.training.record import TILE
 from fast.training.settings import TrainingSettings, crop_size
-from media import read_image, write_image
+from media import as_float, read_image, write_image
 from models.checkpoint import read_checkpoint
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -463,7 +463,7 @@ def test_flat_parts_of_a_photo_are_not_trained_on(tmp_path):
     image[..., 60:140] = smooth_image(64, 80)  # most crops show some of it
     write_image(tmp_path / "flat.png", image)
     crops = PhotoCrops(find_photos(tmp_path), always_32, range(30))
-    assert all(crop.std((1, 2)).max() >= FLAT for crop, _ in crops)
+    assert all(crop.float().std((1, 2)).max() >= FLAT for crop, _ in crops)
 
     write_image(tmp_path / "flat.png", image[..., :64])  # there is nothing else
     assert crops[0][0].shape == (3, 32, 32)
@@ -473,10 +473,10 @@ def test_photos_smaller_than_the_crops_are_not_blurred(tmp_path):
     sharp = torch.rand(1, 3, 32, 32).round()
     write_image(tmp_path / "small.png", sharp)
     crops = PhotoCrops(find_photos(tmp_path), lambda item: 64, range(40))
-    contrast = torch.tensor([crop.std() for crop, _ in crops])
+    contrast = torch.tensor([as_float(crop).std() for crop, _ in crops])
     mosaics = contrast > 0.9 * sharp.std()  # of four whole photos, none of them enlarged
     assert 0.5 < mosaics.float().mean() < 0.9
-    mosaic = crops[int(contrast.argmax())][0]
+    mosaic = as_float(crops[int(contrast.argmax())][0])
     assert mosaic.shape == (3, 64, 64)
     photo = sharp[0] if torch.allclose(mosaic[:, :32, :32], sharp[0]) else sharp[0].flip(-1)
     torch.testing.assert_close(mosaic[:, :32, :32], photo)
@@ -486,9 +486,9 @@ def test_crops_are_enlarged_only_if_the_photo_is_smaller(tmp_path):
     sharp = torch.rand(1, 3, 40, 40).round()
     write_image(tmp_path / "photo.png", sharp)
     crops = PhotoCrops(find_photos(tmp_path), always_32, range(20))
-    assert all(crop.std() > 0.5 * sharp.std() for crop, _ in crops)
+    assert all(as_float(crop).std() > 0.5 * sharp.std() for crop, _ in crops)
     large = PhotoCrops(find_photos(tmp_path), lambda item: 100, range(20))  # not even half as large
-    assert all(crop.std() < 0.9 * sharp.std() for crop, _ in large)
+    assert all(as_float(crop).std() < 0.9 * sharp.std() for crop, _ in large)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e12, math.inf, math.nan])
@@ -513,7 +513,7 @@ def test_every_photo_comes_once_before_any_comes_again(tmp_path):
     for grey in range(5):
         write_image(tmp_path / f"{grey}.png", torch.full((1, 3, 40, 40), grey / 255))
     crops = PhotoCrops(find_photos(tmp_path), always_32, range(20))
-    orders = [[round(255 * crops[5 * e + i][0].mean().item()) for i in range(5)] for e in range(4)]
+    orders = [[int(crops[5 * e + i][0].max()) for i in range(5)] for e in range(4)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     assert len(set(map(tuple, orders))) > 1
 
@@ -521,7 +521,7 @@ def test_every_photo_comes_once_before_any_comes_again(tmp_path):
 def test_unreadable_photos_are_replaced_and_named(photos):
     (photos / "1.png").write_bytes(b"broken")
     items = list(PhotoCrops(find_photos(photos), always_32, range(3)))
-    assert all(crop.isfinite().all() for crop, _ in items)
+    assert all(crop.shape == (3, 32, 32) for crop, _ in items)
     assert [name for _, names in items for name in names] == [
         "1.png is not an image: its content is of no image format that Pillow knows"
     ]

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import tiles_of_rows
+from models.triton_kernels.tiles import WARPS, tiles_of_rows
 
 
 def mirrored_border(x: Tensor, padding: int, skipped: int) -> Tensor:
@@ -33,7 +33,7 @@ class _MirroredBorder(torch.autograd.Function):
         shape = batch, channels, height + 2 * padding, width + 2 * padding
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         grid, tile = tiles_of_rows(out)
-        _mirrored[grid](x, out, height, width, padding, channels, skipped, *tile)
+        _mirrored[grid](x, out, height, width, padding, channels, skipped, *tile, num_warps=WARPS)
         return out
 
     @staticmethod
@@ -44,7 +44,9 @@ class _MirroredBorder(torch.autograd.Function):
             shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
         )
         grid, tile = tiles_of_rows(out)
-        _folded_back[grid](grad, out, *shape[2:], padding, shape[1], skipped, *tile)
+        _folded_back[grid](
+            grad, out, *shape[2:], padding, shape[1], skipped, *tile, num_warps=WARPS
+        )
         return out, None, None
 
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import num_pixels, tiles_of_image
+from models.triton_kernels.tiles import WARPS, num_pixels, tiles_of_image
 
 PARTS, CHANNELS = 256, 32  # that are added up at a time
 
@@ -52,12 +52,12 @@ class _InstanceNorm(torch.autograd.Function):
             summand = summand.contiguous(memory_format=torch.channels_last)
         grid, steps, tile = tiles_of_image(x)
         sums = x.new_empty(*grid, 2, x.shape[1], dtype=torch.float32)
-        _sums[grid](x, sums, num_pixels(x), steps, x.shape[1], *tile)
+        _sums[grid](x, sums, num_pixels(x), steps, x.shape[1], *tile, num_warps=WARPS)
         ctx.settings, totals = (eps, relu), _totals_of(sums)
         ctx.save_for_backward(x, totals, weight, bias)
         y = torch.empty_like(x)
         sizes = num_pixels(x), steps, eps, x.shape[1], relu, *tile
-        _normalised[grid](x, totals, weight, bias, summand, y, *sizes)
+        _normalised[grid](x, totals, weight, bias, summand, y, *sizes, num_warps=WARPS)
         return y
 
     @staticmethod
@@ -69,9 +69,9 @@ class _InstanceNorm(torch.autograd.Function):
         arguments = grad, x, totals, weight, bias
         sizes = num_pixels(x), steps, eps, x.shape[1], relu, *tile
         sums = x.new_empty(*grid, 2, x.shape[1], dtype=torch.float32)
-        _gradient_sums[grid](*arguments, sums, *sizes)
+        _gradient_sums[grid](*arguments, sums, *sizes, num_warps=WARPS)
         grad_totals, grad_x = _totals_of(sums), torch.empty_like(x)
-        _gradient[grid](*arguments, grad_totals, grad_x, *sizes)
+        _gradient[grid](*arguments, grad_totals, grad_x, *sizes, num_warps=WARPS)
         of_bias, of_weight = grad_totals.sum(0).unbind()
         of_summand = grad if ctx.needs_input_grad[3] else None
         return grad_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), of_summand, None, None

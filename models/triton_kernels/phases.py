@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import tiles_of_rows
+from models.triton_kernels.tiles import WARPS, tiles_of_rows
 
 
 def interleaved(x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _Interleaved(torch.autograd.Function):
         shape = batch, channels // 4, 2 * (height - 1), 2 * (width - 1)
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         grid, tile = tiles_of_rows(out)
-        _interleaved[grid](x, out, *shape[2:], shape[1], *tile)
+        _interleaved[grid](x, out, *shape[2:], shape[1], *tile, num_warps=WARPS)
         return out
 
     @staticmethod
@@ -43,7 +43,7 @@ class _Interleaved(torch.autograd.Function):
         )
         # An image for each phase: the last channels of a pixel are the next phase's.
         (rows, tiles), tile = tiles_of_rows(out[:, :channels])
-        _apart[rows, tiles, 4](grad, out, height, width, channels, *tile)
+        _apart[rows, tiles, 4](grad, out, height, width, channels, *tile, num_warps=WARPS)
         return out
 
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import tiles_of_rows
+from models.triton_kernels.tiles import WARPS, tiles_of_rows
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _MaxPool(torch.autograd.Function):
         shape = batch, channels, height // 2, width // 2
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         grid, tile = tiles_of_rows(y)
-        _pooled[grid](x, y, height, width, channels, *tile)
+        _pooled[grid](x, y, height, width, channels, *tile, num_warps=WARPS)
         return y
 
     @staticmethod
@@ -40,7 +40,7 @@ class _MaxPool(torch.autograd.Function):
         is_whole = all(size % 2 == 0 for size in x.shape[2:])
         out = torch.empty_like(x) if is_whole else torch.zeros_like(x)
         grid, tile = tiles_of_rows(grad)
-        _gradient[grid](grad, x, out, *x.shape[2:], x.shape[1], *tile)
+        _gradient[grid](grad, x, out, *x.shape[2:], x.shape[1], *tile, num_warps=WARPS)
         return out
 
 

@@ -4,6 +4,7 @@ import triton
 from torch import Tensor
 
 TILE = 2048  # values
+WARPS = 2  # of a program: with 4 a step of training on an H100 takes 2 % longer
 PROGRAMS = 1024  # of all images of a batch together
 
 
