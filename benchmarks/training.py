@@ -168,7 +168,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=cli.positive_int,
-        default=8,
+        default=16,
         metavar="N",
         help="of a run for the speed, two or more; some hundred on a GPU (default: %(default)s)",
     )
