@@ -29,7 +29,7 @@ def replacing(path: Path, *, exists_ok: bool = True) -> Iterator[BinaryIO]:
         if exists_ok or not _link(temporary, path):
             os.replace(temporary, path)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename in (None, str(temporary)):  # a full disk names no file
             error.filename, error.filename2 = str(path), None
         raise
     finally:

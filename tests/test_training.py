@@ -444,8 +444,9 @@ def test_full_disk_keeps_the_last_checkpoint(job, tmp_path, monkeypatch):
     good = job["output"].read_bytes()
     (tmp_path / "style.jsonl").unlink()  # which would be written anew at once
     monkeypatch.setattr("media.files.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         train(**job)
+    assert raised.value.filename == str(job["output"])
     assert job["output"].read_bytes() == good
     assert not list(tmp_path.glob("*.part"))
 

@@ -250,7 +250,8 @@ def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> C
 
 def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:
     """Resuming must not mix two trainings: everything but what a run adds has to be equal."""
-    pairs = [(name, saved.loss.get(name), value) for name, value in wanted.loss.items()]
+    pairs = [("style", saved.style.get("sha256"), wanted.style["sha256"])]
+    pairs += [(name, saved.loss.get(name), value) for name, value in wanted.loss.items()]
     pairs += [
         (name, saved.training.get(name), value)
         for name, value in wanted.training.items()
@@ -259,7 +260,6 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
     # Of the network as it is built: checkpoints of before lack arguments that came later.
     arguments = saved.build().arguments
     pairs += [(name, arguments[name], value) for name, value in wanted.arguments.items()]
-    pairs += [("style", saved.style.get("sha256"), wanted.style["sha256"])]
     for name, old, new in pairs:
         if old != new:
             change = CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")

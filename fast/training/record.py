@@ -75,8 +75,12 @@ class Record:
 
     def log(self, values: dict[str, float]) -> None:
         """Add a line of losses."""
-        with self.losses.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with self.losses.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            error.filename = str(self.losses)  # a full disk names no file
+            raise
 
     def save(self, checkpoint: Checkpoint, net: TransformerNet) -> None:
         """Write the checkpoint and show what the network paints by now."""
