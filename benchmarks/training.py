@@ -4,10 +4,10 @@
     python -m benchmarks.training --data train2014.zip --turns 0 --quality-steps 400
 
 Speed: the whole loop at 256 px in batches of --batch, photos included, of train.py and of the
-textbook, which reads them in the same process. Without --data they are parts of the sample photos,
-of COCO's size: 640x480 px and 120 KB on average (COCO's have 163 KB). Utilisation is the textbook's
-arithmetic, done as often as images are finished, beside the fastest large matrix product here;
-Winograd convolutions do less.
+textbook, which reads them in the same process. Without --data the photos are parts of the sample
+photos, of COCO's size: 640x480 px and 120 KB on average (COCO's have 163 KB). Utilisation is the
+textbook's arithmetic, done as often as images are finished, beside the fastest large matrix product
+here; Winograd convolutions do less.
 
 Quality: train.py with its own recipe for so many steps, then the textbook's (Adam at 1e-3, batches
 of 4 whole photos of the final size) until it reaches the same value of the same objective on the
@@ -55,9 +55,9 @@ PATIENCE = 4  # times our images that the textbook may see
 def write_photos(folder: Path) -> None:
     """Parts of the sample photos, each smaller than the last, and of COCO's size and quality."""
     for path in sorted(PHOTOS.iterdir()):
-        photo = Image.open(path)
+        photo = Image.open(path).convert("RGB")
         for cut in range(CUTS):
-            part = ImageOps.fit(photo.convert("RGB"), COCO_SIZE, bleed=cut / CUTS / 4)
+            part = ImageOps.fit(photo, COCO_SIZE, bleed=cut / CUTS / 4)
             part = ImageOps.mirror(part) if cut % 2 else part
             part.save(folder / f"{path.stem}{cut}.jpg", quality=COCO_QUALITY)
 
@@ -208,16 +208,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
-    args = parse_args()
-    if args.data:
-        return compare(args)
-    with tempfile.TemporaryDirectory() as folder:
-        write_photos(Path(folder))
-        args.data = folder
-        return compare(args)
-
-
 def compare(args: argparse.Namespace) -> int:
     """Print both tables, or one side's figure."""
     number = len(find_photos(args.data))
@@ -240,6 +230,16 @@ def compare(args: argparse.Namespace) -> int:
     if args.quality_steps:
         compare_quality(args, device)
     return cli.OK
+
+
+def main() -> int:
+    args = parse_args()
+    if args.data:
+        return compare(args)
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder))
+        args.data = folder
+        return compare(args)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ def replacing(path: Path, *, exists_ok: bool = True) -> Iterator[BinaryIO]:
         if exists_ok or not _link(temporary, path):
             os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk names no file
-            error.filename, error.filename2 = str(path), None
+        # A full disk names no file.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         with suppress(OSError):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.fused_conv import fused_conv
 from models.regroup import from_blocks, sum_of_shares
 
 FEW = 8  # channels
@@ -24,31 +25,44 @@ class ConvFromFew:
     Args:
         kernel: (O, C, rows, columns).
         bias: (O,).
-        stride: along rows and columns.
+        stride: along rows and columns; 1 for a ReLU.
+        padding: zeros around the input, in px.
     """
 
     def __init__(
-        self, kernel: Tensor, bias: Tensor | None = None, *, stride: tuple[int, int] = (1, 1)
+        self,
+        kernel: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: int = 0,
     ) -> None:
         self.out, _, _, self.columns = kernel.shape
         self.row_stride, self.stride = stride
+        self.padding = padding
         kernel = shifted(kernel, stride=self.stride)
         self.read = kernel.shape[3]  # columns of the input for PIXELS of the output
         kernel = kernel.permute(0, 3, 1, 2).flatten(1, 2).unsqueeze(3)
         self.lacking = -kernel.shape[1] % MULTIPLE
-        self.kernel = F.pad(kernel, (0, 0, 0, 0, 0, self.lacking))
+        self.kernel = _channels_last(F.pad(kernel, (0, 0, 0, 0, 0, self.lacking)))
         self.bias = None if bias is None else bias.repeat(PIXELS)
 
     def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """(B, C, H, W), padded already, to (B, O, H', W')."""
-        width = (x.shape[3] - self.columns) // self.stride + 1
+        """(B, C, H, W) to (B, O, H', W'); with a ReLU it has no gradient."""
+        padded = x.shape[3] + 2 * self.padding
+        width = (padded - self.columns) // self.stride + 1
         step = PIXELS * self.stride
-        x = _wider(x, (width - 1) // PIXELS * step + self.read)
+        lacking = max(0, (width - 1) // PIXELS * step + self.read - padded)
+        if self.padding or lacking:  # F.pad copies in any case
+            x = F.pad(x, (self.padding, self.padding + lacking, self.padding, self.padding))
         # The channels of each column are neighbours in memory.
         x = x.permute(0, 2, 3, 1).unfold(2, self.read, step).transpose(3, 4).flatten(3)
         x = F.pad(x, (0, self.lacking)).permute(0, 3, 1, 2)
-        x = cudnn_conv(x, self.kernel, self.bias, stride=(self.row_stride, 1), relu=relu)
-        return from_blocks(x, self.out)[..., :width]
+        if relu:
+            x = fused_conv(x, self.kernel, self.bias, relu=True)
+        else:
+            x = F.conv2d(x, self.kernel, self.bias, (self.row_stride, 1))
+        return _channels_last(from_blocks(x, self.out)[..., :width])
 
 
 class ConvToFew:
@@ -62,7 +76,6 @@ class ConvToFew:
 
     def __init__(self, kernel: Tensor, *, padding: int = 0) -> None:
         self.out, _, rows, self.columns = kernel.shape
-        self.padding = padding
         self.together = ROWS if rows > ROWS and rows % ROWS == 0 else 1
         kernel = kernel.unflatten(2, (-1, self.together)).movedim(2, 0)
         self.shares = len(kernel)
@@ -72,16 +85,19 @@ class ConvToFew:
         kernel = F.pad(kernel, (before, -(before + kernel.shape[3]) % PIXELS))
         kernel = kernel.unflatten(3, (-1, PIXELS)).movedim(4, 1).flatten(1, 2)
         unused = -len(kernel) % OUTPUT_MULTIPLE
-        self.kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, unused))
+        self.kernel = _channels_last(F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, unused)))
+        self.padding, self.block_padding = padding, -(-padding // PIXELS)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H', W')."""
         width = x.shape[3] + 2 * self.padding - self.columns + 1
-        x = _wider(x, x.shape[3] + -x.shape[3] % PIXELS).permute(0, 2, 3, 1)
-        x = x.unflatten(2, (-1, PIXELS)).flatten(3).permute(0, 3, 1, 2)  # (B, n * C, H, W / n)
-        padding = self.padding, -(-self.padding // PIXELS)
-        x = cudnn_conv(x, self.kernel, padding=padding)
-        x = sum_of_shares(x, self.shares, self.out, distance=self.together, pixels=PIXELS)
+        blocks = max(-(-x.shape[3] // PIXELS), self.kernel.shape[3] - 2 * self.block_padding)
+        if blocks * PIXELS > x.shape[3]:
+            x = F.pad(x, (0, blocks * PIXELS - x.shape[3]))
+        x = x.permute(0, 2, 3, 1).unflatten(2, (-1, PIXELS)).flatten(3)
+        x = x.permute(0, 3, 1, 2)  # (B, n * C, H, W / n)
+        x = F.conv2d(x, self.kernel, padding=(self.padding, self.block_padding))
+        x = sum_of_shares(x, self.shares, self.out, rows=self.together, pixels=PIXELS)
         return x[..., :width]
 
 
@@ -94,21 +110,5 @@ def shifted(kernel: Tensor, *, pixels: int = PIXELS, stride: int = 1) -> Tensor:
     return windows.movedim(-2, 0).flip(0).flatten(0, 1)
 
 
-def cudnn_conv(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Tensor | None = None,
-    *,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    relu: bool = False,
-) -> Tensor:
-    """A convolution, with a ReLU in the same pass or not; that one has no gradient."""
-    if relu:
-        return torch.cudnn_convolution_relu(x, kernel, bias, stride, padding, (1, 1), groups=1)
-    return F.conv2d(x, kernel, bias, stride, padding)
-
-
-def _wider(x: Tensor, width: int) -> Tensor:
-    """With zeros after each row, if it lacks any; F.pad copies in any case."""
-    return F.pad(x, (0, width - x.shape[3])) if width > x.shape[3] else x
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

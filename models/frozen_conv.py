@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from models import winograd
 from models.device import triton_kernels
-from models.few_channels import FEW, ConvFromFew, ConvToFew, cudnn_conv
+from models.few_channels import FEW, ConvFromFew, ConvToFew
+from models.fused_conv import fused_conv, fuses
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 
@@ -55,7 +56,7 @@ class FrozenConv(nn.Module):
         # Set for the first convolution, whose input is an image, on a GPU.
         self.from_few, self.to_few = None, None
         if self.is_fused and self.kernel.is_cuda and weight.shape[1] < FEW:
-            self.from_few = ConvFromFew(self.kernel, self.bias)
+            self.from_few = ConvFromFew(self.kernel, self.bias, padding=self.padding)
             self.to_few = ConvToFew(self.of_gradient, padding=2 - self.padding)
 
     def _keep(self, name: str, values: Tensor) -> None:
@@ -79,7 +80,7 @@ class FrozenConv(nn.Module):
         if rounded and self.int8:
             return self.of_rounded.convolve(*quantize(x, zero=0), self.bias, relu=relu)
         if self.from_few:
-            return self.from_few(F.pad(x, (self.padding,) * 4), relu=relu)
+            return self.from_few(x, relu=relu)
         if self.is_fused:
             return fused_conv(x, self.kernel, self.bias, padding=self.padding, relu=relu)
         if self.is_winograd:
@@ -142,32 +143,6 @@ class _MaxPool(torch.autograd.Function):
         grad = torch.ops.aten.threshold_backward(grad, output, 0)
         # F.max_unpool2d imports sympy for its checks, which takes a second and 30 MB.
         return torch.ops.aten.max_unpool2d(grad, indices, ctx.size)
-
-
-def fuses(device: torch.device | str, dtype: torch.dtype) -> bool:
-    """Whether oneDNN or cuDNN computes a convolution and a ReLU at once there, with this type."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return dtype in (torch.bfloat16, torch.float16) and torch.version.hip is None
-    return (
-        kind == "cpu"
-        and dtype == torch.bfloat16
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
-def fused_conv(
-    x: Tensor, kernel: Tensor, bias: Tensor | None = None, *, padding: int, relu: bool = False
-) -> Tensor:
-    """A convolution of stride 1 with a ReLU after it or not, channels-last, without a pass of its
-    own for the ReLU; a NaN becomes 0 in it.
-    """
-    if x.is_cuda:
-        return cudnn_conv(x, kernel, bias, padding=(padding, padding), relu=relu)
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, kernel, bias, [padding] * 2, [1, 1], [1, 1], 1, "relu" if relu else "none", [], ""
-    )
 
 
 def _channels_last(weight: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, *, relu: bool = False, summand: Tensor | None = None) -> Tensor:
-        """Normalise (B, C, H, W); with a ReLU after it, or another map added, or neither."""
+        """Normalise (B, C, H, W), then apply a ReLU, then add another map, each if asked for."""
         kernels = triton_kernels(x.device)
         if kernels:
             affine = self.weight, self.bias, self.eps

@@ -136,49 +136,58 @@ class RowConv2d(nn.Conv2d):
     """A convolution with few output channels, computed with as many times more as it has rows.
 
     Libraries compute 16 or more output channels at a time, however few there are. So each row of
-    the kernel gets output channels of its own, and the rows' results are shifted and added up.
+    the kernel gets output channels of its own, and the rows' results are shifted and added up; on a
+    GPU, if there are only few, as ConvToFew says.
 
     In prediction with whole numbers and, on the CPU, in bfloat16, where the convolution takes less
     time than the sum, some pixels of a row are computed as one with as many times more channels,
-    from kernels that are shifted. The output's width has to be a multiple of their number (BLOCKS)
-    then.
+    from kernels that are shifted. There the output's width has to be a multiple of their number
+    (BLOCKS).
     """
 
     int8 = False  # see TransformerNet.use_int8
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = (self.weight if x.is_cuda else self._rows()).to(x.dtype)
-        if self.int8:  # whole vectors of channels: the levels of the gradient are found faster
+        weight = self.weight.to(x.dtype)
+        if self._is_to_few():
+            return self.convolve(x, ConvToFew(weight))
+        kernel = _rows(weight)
+        # Whole vectors of output channels: the levels of an 8-bit gradient are found faster, and
+        # cuDNN does not leave the matrix units.
+        if self.int8 or kernel.is_cuda:
             kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
         return self.convolve(x, kernel)
 
-    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
-        """The weights as `convolve` takes them, for an input of numbers if it has levels: on a GPU
-        as they are, else those of the rows, (rows * out, in, 1, columns), or of blocks of n pixels,
-        (n * out, in, rows, columns + n - 1).
+    def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel | ConvToFew:
+        """The weights as `convolve` takes them, for an input of numbers if it has levels: those of
+        the rows, (rows * out, in, 1, columns), or of blocks, (n * out, in, rows, columns + n - 1).
         """
-        if self.weight.is_cuda:
-            return self.weight
+        if self._is_to_few():
+            return ConvToFew(self.weight)
         block = BLOCKS.get(torch.int8 if levels else self.weight.dtype)
         if not block or self.weight.device.type != "cpu":
-            return self._rows()
+            return _rows(self.weight)
         kernel = shifted(self.weight, pixels=block)
         return Int8Kernel.on(levels, kernel, stride=(1, block)) if levels else kernel
 
-    def _rows(self) -> Tensor:
-        return self.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
+    def _is_to_few(self) -> bool:
+        return self.weight.is_cuda and len(self.weight) < FEW
 
-    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel) -> Tensor:
+    def convolve(self, x: Tensor, kernel: Tensor | Int8Kernel | ConvToFew) -> Tensor:
         """Convolve a padded input."""
         out, _, rows, _ = self.weight.shape
-        if x.is_cuda:
-            x = ConvToFew(kernel)(x)
+        if isinstance(kernel, ConvToFew):
+            x = kernel(x)
         elif isinstance(kernel, Int8Kernel) or kernel.shape[2] > 1:
             stride = (1, 1) if isinstance(kernel, Int8Kernel) else (1, len(kernel) // out)
             x = from_blocks(_conv2d(x, kernel, stride=stride), out)
         else:
             x = sum_of_shares(_conv2d(x, kernel, int8=self.int8), rows, out)
         return x + self.bias.view(1, -1, 1, 1)
+
+
+def _rows(weight: Tensor) -> Tensor:
+    return weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
 
 
 def _conv2d(

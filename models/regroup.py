@@ -13,7 +13,7 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
 
 
 def sum_of_shares(
-    x: Tensor, shares: int, channels: int, *, distance: int = 1, pixels: int = 1
+    x: Tensor, shares: int, channels: int, *, rows: int = 1, pixels: int = 1
 ) -> Tensor:
     """Add up what the parts of a convolution's kernel give, each of which is some rows of it and
     has been computed at every row.
@@ -22,29 +22,30 @@ def sum_of_shares(
         x: (B, pixels * shares * C and unused ones, H, W / pixels).
         shares: parts of the kernel.
         channels: C.
-        distance: rows of a part.
+        rows: of a part.
         pixels: of a block in a row.
 
     Returns:
-        (B, C, H - (shares - 1) * distance, W).
+        (B, C, H - (shares - 1) * rows, W).
     """
     x = x.permute(0, 2, 3, 1).contiguous()
     batch, height, width, _ = x.shape
     image, row, column, _ = x.stride()
-    x = regroup(
+    x = _Regroup.apply(
         x,
-        (batch, height - (shares - 1) * distance, width, pixels, channels, shares),
-        (image, row, column, shares * channels, 1, distance * row + channels),
+        (batch, height - (shares - 1) * rows, width, pixels, channels, shares),
+        (image, row, column, shares * channels, 1, rows * row + channels),
     )
     return x.sum(-1).flatten(2, 3).permute(0, 3, 1, 2)
 
 
 def interleaved(x: Tensor) -> Tensor:
-    """Four images, each a row or a column later than the last, to one of twice the size.
+    """The four phases of an up-sampled image in their places.
 
     Args:
-        x: (B, 4 * C, H + 1, W + 1): those of even rows and even columns, of even rows and odd
-            columns, and so on. Odd ones begin at the second row or column.
+        x: (B, 4 * C, H + 1, W + 1): the pixels of even rows and even columns, of even rows and odd
+            columns, and so on. Those of odd rows begin at the second row, those of odd columns at
+            the second column.
 
     Returns:
         (B, C, 2 * H, 2 * W).
@@ -56,7 +57,7 @@ def interleaved(x: Tensor) -> Tensor:
     batch, height, width, channels = x.shape
     height, width, channels = height - 1, width - 1, channels // 4
     image, row, column, _ = x.stride()
-    x = regroup(
+    x = _Regroup.apply(
         x,
         (batch, height, 2, width, 2, channels),
         (image, row, row + 2 * channels, column, column + channels, 1),
@@ -64,14 +65,11 @@ def interleaved(x: Tensor) -> Tensor:
     return x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
-def regroup(x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+class _Regroup(torch.autograd.Function):
     """Tensor.as_strided of a contiguous tensor for a view that has no element twice; the backward
     pass is one copy, where the general one of PyTorch looks for overlaps.
     """
-    return _Regroup.apply(x, size, stride)
 
-
-class _Regroup(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
         ctx.shape, ctx.view = x.shape, (size, stride)

@@ -146,7 +146,7 @@ def _moments(features: Tensor, guides: Tensor | None = None) -> Statistics:
 
 def _gram_error(target: Statistics) -> Callable[[Statistics], Tensor]:
     """Mean squared distance of Gram matrices, relative to the target's square (Gatys et al.)."""
-    (error,) = map(_relative_error_from, target)
+    error = _relative_error_from(*target)
     return lambda statistics: error(statistics[0])
 
 

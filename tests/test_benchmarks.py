@@ -1,12 +1,14 @@
 from itertools import islice
 
 import torch
+from PIL import Image
 
 from benchmarks.textbook import (
     TextbookLoss,
     textbook_optimization,
     textbook_training,
 )
+from benchmarks.training import COCO_SIZE, CUTS, PHOTOS, write_photos
 from fast.training.photos import find_photos
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -20,6 +22,14 @@ def test_textbook_loss_computes_the_same():
     expected = TextbookLoss(settings, style)(image, content)
     result = ours(image, ours.content_targets(content)).total
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=0)
+
+
+def test_photos_are_of_the_size_of_coco(tmp_path):
+    write_photos(tmp_path)
+    photos = sorted(tmp_path.iterdir())
+    assert len(photos) == CUTS * len(list(PHOTOS.iterdir()))
+    assert {Image.open(photo).size for photo in photos} == {COCO_SIZE}
+    assert 110e3 < sum(photo.stat().st_size for photo in photos) / len(photos) < 163e3
 
 
 def test_textbook_learns(photos):

@@ -19,12 +19,13 @@ def test_convolution_of_few_channels(width, kernel_size, stride):
     expected = F.conv2d(x, kernel, bias, stride=stride)
     conv = ConvFromFew(kernel, bias, stride=(stride, stride))
     result = conv(x)
+    assert result.is_contiguous(memory_format=torch.channels_last)
     assert conv.kernel.shape[0] == PIXELS * 4 and conv.kernel.shape[1] % MULTIPLE == 0
     torch.testing.assert_close(result, expected, **CLOSE)
     assert_same_gradients(result, expected, (x, kernel, bias), **CLOSE)
 
 
-@pytest.mark.parametrize("width", [17, 18, 19, 20, 24, 25])
+@pytest.mark.parametrize("width", [9, 10, 17, 18, 19, 20, 24, 25])
 @pytest.mark.parametrize(("kernel_size", "padding"), [(9, 0), (5, 0), (3, 1), (3, 2), (9, 5)])
 def test_convolution_to_few_channels(width, kernel_size, padding):
     torch.manual_seed(0)
@@ -38,10 +39,25 @@ def test_convolution_to_few_channels(width, kernel_size, padding):
     assert_same_gradients(result, expected, (x, kernel), **CLOSE)
 
 
+@pytest.mark.parametrize("padding", [1, 2])
+def test_convolution_of_few_channels_pads(padding):
+    torch.manual_seed(0)
+    x, kernel = torch.randn(2, 3, 7, 10), torch.randn(4, 3, 3, 3)
+    result = ConvFromFew(kernel, padding=padding)(x)
+    torch.testing.assert_close(result, F.conv2d(x, kernel, padding=padding), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_convolution_to_few_channels_of_an_input_as_small_as_its_kernel(size):
+    torch.manual_seed(0)
+    x, kernel = torch.randn(1, 7, size, size), torch.randn(3, 7, size, size)
+    torch.testing.assert_close(ConvToFew(kernel)(x), F.conv2d(x, kernel), **CLOSE)
+
+
 def test_rows_that_are_whole_blocks_are_not_copied(monkeypatch):
     x = torch.randn(1, 7, 9, 2 * PIXELS).to(memory_format=torch.channels_last)
     seen = []
-    monkeypatch.setattr(few_channels, "cudnn_conv", lambda x, *_, **__: seen.append(x) or x)
+    monkeypatch.setattr(few_channels.F, "conv2d", lambda x, *_, **__: seen.append(x) or x)
     monkeypatch.setattr(few_channels, "sum_of_shares", lambda x, *_, **__: x)
     ConvToFew(torch.randn(3, 7, 3, 3))(x)
     assert seen[0].shape == (1, 7 * PIXELS, 9, 2) and seen[0].data_ptr() == x.data_ptr()

@@ -27,7 +27,7 @@ ZOOM = 2.0  # a photo's short side is scaled to 1...ZOOM times the crop's side
 MOSAIC = 0.7  # share of the crops of photos smaller than they that are made of four
 MAX_UNREADABLE = 1000  # photos of a stream, one after the other
 FLAT = 1.0  # deviation of the most varied channel, of 255
-STRIDE = 4  # between the pixels that are looked at for it
+FLAT_STRIDE = 4  # between the pixels that are looked at for it
 MAX_DRAWS = 10  # of a photo's crops, if they are flat
 
 
@@ -225,7 +225,7 @@ def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
     random, content = np.random.default_rng(key), photo.read()
     for _ in range(MAX_DRAWS):
         crop = _draw(content, photo.name, size, random)
-        if crop[:, ::STRIDE, ::STRIDE].float().std((1, 2)).max() >= FLAT:
+        if crop[:, ::FLAT_STRIDE, ::FLAT_STRIDE].float().std((1, 2)).max() >= FLAT:
             break
     return crop
 
@@ -237,17 +237,17 @@ def _draw(content: bytes, name: str, size: int, random: np.random.Generator) -> 
     zoom, top, left, mirror, tiled = random.random(5).tolist()
     short_side = round(size * (1 + (ZOOM - 1) * zoom))
     window = Window(size, top, left)
-    image = decode_image(
+    crop = decode_image(
         BytesIO(content), name, short_side=short_side, enlarge=False, window=window
     ).pixels[0]
-    smallest = min(image.shape[1:])
+    smallest = min(crop.shape[1:])  # less than the size if the photo is smaller
     if size / 2 <= smallest < size and tiled < MOSAIC:
         tiles = [_draw(content, name, math.ceil(size / 2), random) for _ in range(4)]
         rows = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
         return torch.cat(rows, dim=1)[:, :size, :size]
     if smallest < size:
-        image = decode_image(BytesIO(content), name, short_side=size, window=window).pixels[0]
-    return image.flip(-1) if mirror < 0.5 else image
+        crop = decode_image(BytesIO(content), name, short_side=size, window=window).pixels[0]
+    return crop.flip(-1) if mirror < 0.5 else crop
 
 
 def collate(items: Sequence[Item]) -> Item:

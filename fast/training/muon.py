@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Coefficients of Jordan's quintic: five rounds bring singular values from 0.01...1 to about 1.
+# Coefficients of Jordan's quintic: so many rounds bring singular values from 0.01...1 to about 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
@@ -95,27 +95,27 @@ def lengths(matrices: Tensor) -> Tensor:
     return matrices.norm(dim=(1, 2), keepdim=True)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest matrix with equal singular values, roughly, by a Newton-Schulz iteration.
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest matrices with equal singular values, roughly, by a Newton-Schulz iteration.
 
     Args:
-        matrix: (B, M, N) float32.
+        matrices: (B, M, N) float32.
 
     Returns:
         (B, M, N) with singular values of about 0.7 to 1.2, but zeros stay zeros.
     """
-    rows, columns = matrix.shape[-2:]
+    rows, columns = matrices.shape[-2:]
     if rows > columns:
-        return orthogonalise(matrix.mT).mT
-    matrix = matrix / lengths(matrix).clamp(min=1e-12)
+        return orthogonalise(matrices.mT).mT
+    matrices = matrices / lengths(matrices).clamp(min=1e-12)
     # Every factor is a polynomial of the square, so that the rounds need the small square alone.
-    square = matrix @ matrix.mT
+    square = matrices @ matrices.mT
     factors = factor = _factor(square)
     for _ in range(ROUNDS - 1):
         square = factor @ square @ factor
         factor = _factor(square)
         factors = factor @ factors
-    return factors @ matrix
+    return factors @ matrices
 
 
 def _factor(square: Tensor) -> Tensor:

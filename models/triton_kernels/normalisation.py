@@ -81,10 +81,9 @@ def _totals_of(sums: Tensor) -> Tensor:
     """(B, parts, 2, C) -> (B, 2, C); PyTorch's own sum takes twice as long."""
     images, parts, kinds, channels = sums.shape
     totals = sums.new_empty(images, kinds, channels)
-    rows = min(PARTS, triton.next_power_of_2(parts))
     columns = min(CHANNELS, triton.next_power_of_2(channels))
     grid = images, kinds, triton.cdiv(channels, columns)
-    _totals[grid](sums, totals, parts, channels, rows, columns)
+    _totals[grid](sums, totals, parts, channels, PARTS, columns)
     return totals
 
 

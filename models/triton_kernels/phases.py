@@ -9,14 +9,8 @@ from models.triton_kernels.tiles import WARPS, tiles_of_rows
 
 
 def interleaved(x: Tensor) -> Tensor:
-    """Four images, each a row or a column later than the last, to one of twice the size.
-
-    Args:
-        x: (B, 4 * C, H + 1, W + 1), channels-last or copied: those of even rows and even columns,
-            of even rows and odd columns, and so on. Odd ones begin at the second row or column.
-
-    Returns:
-        (B, C, 2 * H, 2 * W) of x's type, channels-last.
+    """What models.regroup.interleaved says: (B, 4 * C, H + 1, W + 1), channels-last or copied, to
+    (B, C, 2 * H, 2 * W) of x's type, channels-last.
     """
     with torch.cuda.device_of(x):
         return _Interleaved.apply(x)
