@@ -7,8 +7,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import interrupt
@@ -17,7 +19,7 @@ from models.loss_settings import LossSettings, style_weight
 
 Settings = TypeVar("Settings")
 
-OK, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+OK, FAILED, WRONG_USE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -182,15 +184,22 @@ def check_output(path: Path, *, exists_ok: bool, flag: str = "-o") -> None:
     """ValueError unless a file can be written there."""
     if not path.parent.is_dir():
         raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{flag} {path}: no file can be written there")
-    if path.exists() and not exists_ok:
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+        with TemporaryFile(dir=path.parent):  # some folders only seem to be writable
+            pass
+    except OSError as error:
+        raise ValueError(f"{flag} {path}: no file can be written there") from error
+    if is_folder:
+        raise ValueError(f"{flag} {path}: no file can be written there, it is a folder")
+    if exists and not exists_ok:
         raise ValueError(f"{flag} {path} exists; replace it by --force")
 
 
 def say(message: str) -> None:
     """A message for the person at the terminal; standard output is for result paths."""
-    print(message, file=sys.stderr)
+    with suppress(OSError):  # a terminal that is gone is no reason to end
+        print(message, file=sys.stderr)
 
 
 def run(main: Callable[[], int]) -> None:
@@ -200,13 +209,16 @@ def run(main: Callable[[], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that cannot be printed must not end a run
             stream.reconfigure(errors="backslashreplace")
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+    warnings.showwarning = lambda message, *_: say(f"warning: {printable(str(message))}")
     try:
         interrupt.end_by_errors()
         code = main()
     except interrupt.Terminated:
         say("terminated")
         code = TERMINATED
+    except interrupt.HungUp:
+        say("hung up")
+        code = HUNG_UP
     except KeyboardInterrupt:
         say("interrupted")
         code = INTERRUPTED

@@ -1,4 +1,6 @@
-"""Ctrl-C, and SIGTERM as a job scheduler or `timeout` sends it: a run ends, and keeps all."""
+"""Ctrl-C, SIGTERM as a job scheduler or `timeout` sends it, and SIGHUP as a terminal does that is
+closed: a run ends, and keeps all.
+"""
 
 import signal
 import time
@@ -11,9 +13,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: all is kept as after Ctrl-C, but the exit code is another one."""
 
 
+class HungUp(KeyboardInterrupt):
+    """SIGHUP, likewise."""
+
+
 # Seconds: a scheduler that signals all processes of a job, and torchrun that passes it on, are one.
 ONE_SIGNAL = 1.0
 ERRORS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    ERRORS[signal.SIGHUP] = HungUp
+INTERRUPTS = set(ERRORS)
 
 
 def end_silently() -> None:
@@ -25,7 +34,7 @@ def end_silently() -> None:
 
 
 def end_by_errors() -> None:
-    """Let both signals raise their errors, but for one that is ignored, as in a shell's background
+    """Let these signals raise their errors, but for one that is ignored, as in a shell's background
     jobs.
     """
     for number in ERRORS:
@@ -40,7 +49,7 @@ def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]
 
     Args:
         stop: called instead, with the error to raise when the time is right; None where another
-            process decides when to end, and both signals are ignored.
+            process decides when to end, and all of them are ignored.
     """
 
     first_came: float | None = None

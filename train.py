@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import argparse
 import inspect
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
@@ -25,7 +26,7 @@ import cli
 import interrupt
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
-from fast.training.record import files_of
+from fast.training.record import files_of, kept_checkpoints, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
@@ -134,11 +135,15 @@ def main() -> int:
         raise ValueError(f"-o {args.output}: the name must end in .pth")
     if args.resume and args.force:
         raise ValueError("--resume goes on and --force starts anew; give one of them")
-    cli.check_output(args.output, exists_ok=True)
+    for file in written_files(args.output):
+        cli.check_output(file, exists_ok=True)
+        if file.resolve() == args.style.resolve():
+            raise ValueError(f"-o {args.output}: {file.name} would replace the style picture")
     there = [] if args.force else files_of(args.output)
-    if args.resume and there and args.output not in there:
+    kept = [] if args.force or args.output in there else list(kept_checkpoints(args.output))
+    if args.resume and kept:
         raise ValueError(
-            f"--resume: {args.output} is missing and {there[-1]} is there; copy a checkpoint to "
+            f"--resume: {args.output} is missing and {kept[-1]} is there; copy it to "
             f"{args.output.name} to go on from it, or start anew by --force"
         )
     if there and not args.resume:
@@ -176,15 +181,15 @@ def main() -> int:
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
-    bar, ended_by = None, None
+    has_begun, bar, ended_by = False, None, None
 
     def stop(error: KeyboardInterrupt) -> None:
         nonlocal ended_by
-        if bar is None:  # no step is done that could be saved
+        if not has_begun:  # no step is done that could be saved
             raise error
         ended_by = error
 
-    def report(progress: TrainingProgress) -> None:
+    def show(progress: TrainingProgress) -> None:
         nonlocal bar
         if bar is None:  # now it is known where a resumed training goes on
             first = progress.step - 1
@@ -195,6 +200,12 @@ def main() -> int:
             f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s, "
             f"loading {progress.loading:.0%}"
         )
+
+    def report(progress: TrainingProgress) -> None:
+        nonlocal has_begun
+        has_begun = True
+        with suppress(OSError):  # a terminal that is gone is no reason to end
+            show(progress)
         if ended_by:  # between two steps, so that a resumed training is the same as a whole one
             raise ended_by
 
@@ -219,9 +230,14 @@ def main() -> int:
                 credits={"title": args.title, "artist": args.artist, "licence": args.licence},
                 callback=report,
             )
+    except FileNotFoundError as error:
+        if not has_begun:
+            raise
+        raise RuntimeError(cli.one_line(error)) from error  # an output folder that is gone
     finally:
-        if bar:
-            bar.close()
+        with suppress(OSError):
+            if bar:
+                bar.close()
     if accelerator.is_main_process:
         print(args.output)
     accelerator.end_training()

@@ -73,6 +73,8 @@ def main() -> int:
     for path in map(find_model, args.model):
         checkpoint = read_checkpoint(path)
         models[path] = checkpoint, make_loss(path, checkpoint, args.style)
+    if args.json and args.json.resolve() in {path.resolve() for path in models}:
+        raise ValueError(f"--json {args.json} would replace a model")
     photos = find_photos(args.data, limit=args.data_limit)
     next(read_photos(photos, args.size))  # if none can be read, before all else
 

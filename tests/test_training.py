@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import wraps
 
 import pytest
 import torch
@@ -401,7 +402,9 @@ def test_force_removes_the_kept_checkpoints_of_an_earlier_training(job, tmp_path
     ]
 
 
-def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path):
+def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(train_cli, "train", wraps(train)(lambda *_, **__: begun.append(True)))
     arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], "--cpu"]
     kept = tmp_path / "style.step500.pth"
     for there in (kept, tmp_path / "style.jsonl", tmp_path / "style.preview.jpg"):
@@ -409,11 +412,62 @@ def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path
         code, _, err = run(train_cli, *arguments)
         assert code == 2 and f"{there} exists" in err
         code, _, err = run(train_cli, *arguments, "--resume")
-        assert code == 2 and f"{there} is there" in err
+        if there == kept:
+            assert code == 2 and f"{there} is there" in err and not begun
+        else:  # killed before its first checkpoint
+            assert code == 0 and begun.pop()
         assert there.read_bytes() == b"of an earlier training"
         there.unlink()
     code, _, err = run(train_cli, *arguments, "--resume", "--force")
     assert code == 2 and "give one" in err
+
+
+@pytest.mark.parametrize("name", ["style.preview.jpg", "style.jsonl"])
+def test_style_is_not_replaced_by_what_is_written(run, job, tmp_path, name):
+    style = tmp_path / name
+    style.write_bytes(job["style"].read_bytes())
+    arguments = ["--style", style, "--data", job["data"], "-o", job["output"], "--force"]
+    code, _, err = run(train_cli, *arguments)
+    assert code == 2 and "would replace the style picture" in err
+    assert style.read_bytes() == job["style"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": None},
+        {"step": 2.5},
+        {"step": -1},
+        {"step": 10**9},
+        {"resume_state": {"muon": "x"}},
+        {"resume_state": {"lowest": None}},
+    ],
+)
+def test_edited_checkpoint_is_told(run, job, tmp_path, change):
+    def stop(progress):
+        raise KeyboardInterrupt if progress.step == 1 else None
+
+    with pytest.raises(KeyboardInterrupt):
+        train(**job, callback=stop)
+    checkpoint = read_checkpoint(job["output"])
+    for name, value in change.items():
+        if name == "step":
+            checkpoint.training[name] = value
+        else:
+            checkpoint.resume_state |= value
+    job["output"].write_bytes(checkpoint.to_bytes())
+    with pytest.raises(ValueError, match=r"style.pth is damaged"):
+        train(**job, resume=True)
+
+
+def test_photos_that_are_gone_end_the_training_with_a_checkpoint(job, photos):
+    def remove(progress):
+        for photo in photos.iterdir():
+            photo.unlink()
+
+    with pytest.raises(RuntimeError, match="style.pth has the state of step"):
+        train(**job, callback=remove)
+    assert 0 < read_checkpoint(job["output"]).training["step"] < job["settings"].steps
 
 
 def test_ctrl_c_before_the_first_step_ends_at_once(run, job, monkeypatch):

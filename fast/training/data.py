@@ -1,7 +1,9 @@
 """Training photos as endless, repeatable random crops."""
 
 import math
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,9 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from fast.training.photos import Photo, find_photos
+from fast.training.photos import Photo, find_photos, reason
 from fast.training.rows import PhotoStream
 from fast.training.settings import TrainingSettings, crop_size
+from interrupt import INTERRUPTS
 from media import Window, decode_image
 
 # A crop (3, S, S), uint8 RGB, and what was unreadable on the way to it.
@@ -87,11 +90,12 @@ def make_loader(
     """
     processes = accelerator.num_processes
     per_step = settings.images_per_step(processes)
-    items = [
-        item
-        for item in range(first_step * per_step, settings.steps * per_step)
-        if item // settings.batch_size % processes == accelerator.process_index
-    ]
+    items = Share(
+        range(first_step * per_step, settings.steps * per_step),
+        batch_size=settings.batch_size,
+        process=accelerator.process_index,
+        processes=processes,
+    )
     streaming = isinstance(photos, PhotoStream)
     return DataLoader(
         (StreamedCrops if streaming else PhotoCrops)(
@@ -103,6 +107,27 @@ def make_loader(
         worker_init_fn=_leave_interrupts_to_the_main_process,
         pin_memory=accelerator.device.type == "cuda",
     )
+
+
+@dataclass(frozen=True)
+class Share(Sequence[int]):
+    """The items of one process: of all, which begin and end with a turn of all processes, each
+    takes a batch in turn.
+    """
+
+    items: range
+    batch_size: int
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return len(self.items) // self.processes
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        turn, place = divmod(index, self.batch_size)
+        return self.items[(turn * self.processes + self.process) * self.batch_size + place]
 
 
 class PhotoCrops(Dataset[Item]):
@@ -145,7 +170,7 @@ class PhotoCrops(Dataset[Item]):
                 key = self.seed, epoch, position
                 return random_crop(self.photos[photo], self.size_of(item), key), unreadable
             except (OSError, ValueError) as error:
-                unreadable.append(str(error))
+                unreadable.append(reason(self.photos[photo], error))
         raise ValueError(f"none of the photos can be read: {unreadable[0]}")
 
     @lru_cache(maxsize=1)  # noqa: B019 - one data set lives as long as the training
@@ -191,7 +216,7 @@ class StreamedCrops(IterableDataset[Item]):
                 try:
                     crops = [random_crop(photo, self.size_of(i), (self.seed, i)) for i in waiting]
                 except (OSError, ValueError) as error:
-                    unreadable.append(str(error))
+                    unreadable.append(reason(photo, error))
                     if len(unreadable) == MAX_UNREADABLE:
                         raise ValueError(
                             f"none of {MAX_UNREADABLE} photos can be read: {error}"
@@ -258,7 +283,17 @@ def collate(items: Sequence[Item]) -> Item:
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every one of the job;
-    the readers must live until all is saved. A second SIGTERM is the main process's own.
+    the readers must live until all is saved. They end when the main process tells them to.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    for number in INTERRUPTS - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(process: int) -> None:
+    """End as soon as this process, and no other, sends a SIGTERM."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)

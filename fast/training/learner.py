@@ -155,7 +155,7 @@ class Learner:
             if isinstance(optimizer, Adam):  # the states may come from another kind of device
                 optimizer.param_groups[0]["capturable"] = self.accelerator.device.type == "cuda"
         self.recording, self.is_warm = None, False  # of the states of before
-        self.factor, self.lowest = states["factor"], states["lowest"]
+        self.factor, self.lowest = float(states["factor"]), float(states["lowest"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(states["scaler"])
 

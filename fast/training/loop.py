@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from fast.training.data import find_training_data, make_loader
+from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
 from fast.training.losses import BatchLosses
 from fast.training.photos import read_photos
@@ -30,6 +30,7 @@ CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 # Steps between two checkpoints, by default. On a GPU 500 small ones take seconds.
 SAVE_EVERY, SAVE_EVERY_ON_GPU = 500, 2000
 KEEP_EVERY = 500  # steps after which there is a state to go back to, if there was no checkpoint
+
 # What to say of a setting that is no flag by itself, or whose value is a hash.
 CHANGES = {
     "style": "--style was another picture",
@@ -38,6 +39,10 @@ CHANGES = {
     "processes": "the number of processes was another one",
     "margin": "with another margin around the paintings",
 }
+
+
+class PhotosLost(Exception):
+    """No photo can be read any more."""
 
 
 def train(
@@ -94,6 +99,7 @@ def train(
     Raises:
         ValueError: unusable style, data or settings; or `output` holds another training.
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
+        RuntimeError: no photo can be read any more; what was learned is saved.
         OSError: a file cannot be read or written.
     """
     if int8 and (accelerator.mixed_precision != "no" or not is_exact(accelerator.device)):
@@ -132,8 +138,11 @@ def train(
     learner = Learner(net, schedule, accelerator)
     unreadable: set[str] = set()
     if saved:
-        learner.load_state(saved.weights, saved.resume_state)
-        unreadable.update(saved.resume_state.get("unreadable", ()))
+        try:
+            learner.load_state(saved.weights, saved.resume_state)
+            unreadable.update(saved.resume_state.get("unreadable", ()))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{output} is damaged: its state cannot be gone on from") from error
     device = accelerator.device
     save_every = save_every or (SAVE_EVERY_ON_GPU if device.type == "cuda" else SAVE_EVERY)
     # The loss network is frozen: weights of half precision need no master copy.
@@ -169,13 +178,14 @@ def train(
             record.finish(checkpoint, checkpoint.build().to(device), exact_loss)
 
     learner.keep_as_good(step)
+    first_step = step
     while step < settings.steps:
         loader = make_loader(
             photos.photos, settings, accelerator, first_step=step, num_workers=num_workers
         )
         clock, stop = Clock(global_batch, step), None
         try:
-            for content, failures in clock.watch(loader):
+            for content, failures in _batches(clock.watch(loader)):
                 for failure in set(failures) - unreadable:
                     unreadable.add(failure)
                     warnings.warn(f"photo left out: {failure}", stacklevel=2)
@@ -202,12 +212,25 @@ def train(
                     learner.keep_as_good(step)
                 if ends:
                     raise stop or KeyboardInterrupt
+        except PhotosLost as error:
+            if step == first_step:
+                raise ValueError(str(error)) from error
+            save()
+            raise RuntimeError(f"{error}; {output} has the state of step {step}") from error
         except Diverged as error:
             step = learner.go_back(error)
             if record:
                 record.go_back(step)
     accelerator.wait_for_everyone()
     return checkpoint
+
+
+def _batches(loader: Iterable[Item]) -> Iterator[Item]:
+    """The same; an error of the loader's can be told from those of the training."""
+    try:
+        yield from loader
+    except (OSError, ValueError) as error:
+        raise PhotosLost(str(error)) from error
 
 
 def _asks_to_stop(
@@ -246,7 +269,10 @@ def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> C
     [saved] = broadcast_object_list([read_network(output)[0] if is_there else None])
     if saved:
         _check_same_training(saved, wanted, output)
-        if not saved.resume_state and saved.training["step"] < saved.training["steps"]:
+        step, steps = saved.training.get("step"), wanted.training["steps"]
+        if not isinstance(step, int) or not 0 <= step <= steps:
+            raise ValueError(f"{output} is damaged: it is of step {step}")
+        if not saved.resume_state and step < steps:
             raise ValueError(f"{output} holds no unfinished training")
     return saved
 

@@ -107,8 +107,8 @@ def read_photos(
             if min(height, width) < MIN_SIDE:
                 raise ValueError(f"{photo.name} is too thin: {width}x{height} px")
         except (OSError, ValueError) as error:
-            failure = error
-            warnings.warn(f"photo left out: {error}", stacklevel=2)
+            failure = reason(photo, error)
+            warnings.warn(f"photo left out: {failure}", stacklevel=2)
         else:
             yield photo.name, image
             found += 1
@@ -116,6 +116,12 @@ def read_photos(
                 return
     if not found:
         raise ValueError(f"none of the photos can be read: {failure}")
+
+
+def reason(photo: Photo, error: OSError | ValueError) -> str:
+    """Why a photo cannot be read, with its name, which errors of the system may lack."""
+    is_of_system = isinstance(error, OSError) and error.strerror
+    return f"{photo.name}: {error.strerror}" if is_of_system else str(error)
 
 
 def _photos_in_archive(path: Path) -> list[Photo]:

@@ -23,8 +23,13 @@ MAX_ROWS, MAX_COLUMNS = 4, 12
 
 def files_of(output: Path) -> list[Path]:
     """All files of a training that are there, see Record."""
-    files = (output, _losses(output), _sheet(output), *kept_checkpoints(output))
+    files = *written_files(output), *kept_checkpoints(output)
     return [file for file in files if file.exists()]
+
+
+def written_files(output: Path) -> tuple[Path, ...]:
+    """Those that any training of this output writes."""
+    return output, _losses(output), _sheet(output)
 
 
 def kept_checkpoints(output: Path) -> dict[Path, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 SIZE_STEP = 32  # px by which the crops grow at once
+LARGEST_SIZE = 8192  # px
 
 # Accelerate's names, and one of ours.
 MIXED_PRECISIONS = {
@@ -59,12 +60,17 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "width", "num_blocks"):
+        for name in ("batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name, most in (("steps", 10**9), ("width", 1024), ("num_blocks", 1000)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be from 1 to {most}, not {getattr(self, name)}")
         for name in ("image_size", "first_size", "style_size"):
-            if getattr(self, name) < 32:
-                raise ValueError(f"{name} must be 32 px or more, not {getattr(self, name)}")
+            if not 32 <= getattr(self, name) <= LARGEST_SIZE:
+                raise ValueError(
+                    f"{name} must be from 32 to {LARGEST_SIZE} px, not {getattr(self, name)}"
+                )
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride must be 1 or 2, not {self.stem_stride}")
         if not 0 < self.learning_rate < math.inf:
