@@ -230,7 +230,7 @@ def _batches(loader: Iterable[Item]) -> Iterator[Item]:
     try:
         yield from loader
     except (OSError, ValueError) as error:
-        raise PhotosLost(str(error)) from error
+        raise PhotosLost(str(error).strip()) from error
 
 
 def _asks_to_stop(
