@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -329,7 +330,7 @@ def test_wrong_values_are_refused_by_their_flag(run, files, flag):
 
 
 def test_a_folder_that_is_write_protected_is_told_before_the_run(run, files, monkeypatch):
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("cli.TemporaryFile", Mock(side_effect=PermissionError))
     code, _, err = run(slow_cli, *files, *FEW)
     assert code == 2 and "no file can be written there" in err and "%" not in err
 
