@@ -715,9 +715,11 @@ def test_shares_of_the_processes_are_disjoint_and_complete(photos):
 
     settings = TrainingSettings(steps=4, batch_size=2, accumulation=2, image_size=32)
     shares = [
-        make_loader(
-            find_photos(photos), settings, Process(index), first_step=1, num_workers=0
-        ).dataset.items
+        list(
+            make_loader(
+                find_photos(photos), settings, Process(index), first_step=1, num_workers=0
+            ).dataset.items
+        )
         for index in range(3)
     ]
     assert shares[1][:4] == [14, 15, 20, 21]  # a step is of 12 crops
