@@ -745,7 +745,12 @@ def test_scaled_gradients_make_the_same_step(job, monkeypatch):
 
 @pytest.mark.parametrize(
     ("workers", "number", "code"),
-    [("0", signal.SIGINT, 130), ("1", signal.SIGINT, 130), ("1", signal.SIGTERM, 143)],
+    [
+        ("0", signal.SIGINT, 130),
+        ("1", signal.SIGINT, 130),
+        ("1", signal.SIGTERM, 143),
+        ("1", signal.SIGHUP, 129),
+    ],
 )
 def test_interrupted_command_saves_and_resumes(job, workers, number, code):
     command = [sys.executable, "train.py", "--style", job["style"], "--data", job["data"]]
@@ -759,7 +764,8 @@ def test_interrupted_command_saves_and_resumes(job, workers, number, code):
     ) as process:
         while "100000" not in process.stderr.read(1000):  # the bar: training has begun
             assert process.poll() is None
-        os.killpg(process.pid, number)  # as a terminal and a scheduler do: to every process
+        for _ in range(2):  # as a terminal and a scheduler do: to every process, and some twice
+            os.killpg(process.pid, number)
         err = process.communicate(timeout=60)[1]
     assert process.returncode == code, err
     saved = read_checkpoint(job["output"])
