@@ -422,6 +422,12 @@ def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path
     assert code == 2 and "give one" in err
 
 
+def test_thin_style_is_told(job, tmp_path):
+    write_image(tmp_path / "thin.png", smooth_image(2, 400))
+    with pytest.raises(ValueError, match=r"--style .*thin.png: an image of \d+x1 px is too small"):
+        train(**job | {"style": tmp_path / "thin.png"})
+
+
 @pytest.mark.parametrize("name", ["style.preview.jpg", "style.jsonl"])
 def test_style_is_not_replaced_by_what_is_written(run, job, tmp_path, name):
     style = tmp_path / name

@@ -149,7 +149,10 @@ def train(
     precision = checkpoint.training["mixed_precision"]
     dtypes = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
     dtype = dtypes.get(precision, torch.float32)
-    perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
+    try:
+        perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
+    except ValueError as error:  # too thin
+        raise ValueError(f"--style {style}: {error}") from error
     losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
     record = None
     if accelerator.is_main_process:
