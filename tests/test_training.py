@@ -767,12 +767,16 @@ def test_interrupted_command_saves_and_resumes(job, workers, number, code):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # which nohup has ignored
     ) as process:
-        while "100000" not in process.stderr.read(1000):  # the bar: training has begun
-            assert process.poll() is None
-        for _ in range(2):  # as a terminal and a scheduler do: to every process, and some twice
-            os.killpg(process.pid, number)
-        err = process.communicate(timeout=60)[1]
+        try:
+            while "100000" not in process.stderr.read(1000):  # the bar: training has begun
+                assert process.poll() is None
+            for _ in range(2):  # as a terminal and a scheduler do: to every process, some twice
+                os.killpg(process.pid, number)
+            err = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == code, err
     saved = read_checkpoint(job["output"])
     assert saved.training["step"] >= 1 and saved.resume_state
