@@ -20,6 +20,12 @@ from models.loss_settings import LossSettings, style_weight
 Settings = TypeVar("Settings")
 
 OK, FAILED, WRONG_USE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
+# What is said, and the exit code, after each of the signals' errors.
+ENDS = {
+    KeyboardInterrupt: ("interrupted", INTERRUPTED),
+    interrupt.Terminated: ("terminated", TERMINATED),
+    interrupt.HungUp: ("hung up", HUNG_UP),
+}
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -213,15 +219,9 @@ def run(main: Callable[[], int]) -> None:
     try:
         interrupt.end_by_errors()
         code = main()
-    except interrupt.Terminated:
-        say("terminated")
-        code = TERMINATED
-    except interrupt.HungUp:
-        say("hung up")
-        code = HUNG_UP
-    except KeyboardInterrupt:
-        say("interrupted")
-        code = INTERRUPTED
+    except KeyboardInterrupt as error:
+        word, code = ENDS[type(error)]
+        say(word)
     except (ValueError, FileNotFoundError) as error:
         say(f"error: {one_line(error)}")
         code = WRONG_USE

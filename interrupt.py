@@ -22,7 +22,6 @@ ONE_SIGNAL = 1.0
 ERRORS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 if hasattr(signal, "SIGHUP"):  # not on Windows
     ERRORS[signal.SIGHUP] = HungUp
-INTERRUPTS = set(ERRORS)
 
 
 def end_silently() -> None:

@@ -26,7 +26,7 @@ import cli
 import interrupt
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
-from fast.training.record import files_of, kept_checkpoints, written_files
+from fast.training.record import files_of, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
@@ -140,8 +140,8 @@ def main() -> int:
         if file.resolve() == args.style.resolve():
             raise ValueError(f"-o {args.output}: {file.name} would replace the style picture")
     there = [] if args.force else files_of(args.output)
-    kept = [] if args.force or args.output in there else list(kept_checkpoints(args.output))
-    if args.resume and kept:
+    kept = [file for file in there if file not in written_files(args.output)]
+    if args.resume and kept and args.output not in there:
         raise ValueError(
             f"--resume: {args.output} is missing and {kept[-1]} is there; copy it to "
             f"{args.output.name} to go on from it, or start anew by --force"

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from fast.training.photos import Photo, find_photos, reason
 from fast.training.rows import PhotoStream
 from fast.training.settings import TrainingSettings, crop_size
-from interrupt import INTERRUPTS
+from interrupt import ERRORS
 from media import Window, decode_image
 
 # A crop (3, S, S), uint8 RGB, and what was unreadable on the way to it.
@@ -285,7 +285,7 @@ def _leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every one of the job;
     the readers must live until all is saved. They end when the main process tells them to.
     """
-    for number in INTERRUPTS - {signal.SIGTERM}:
+    for number in ERRORS.keys() - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

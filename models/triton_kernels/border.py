@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import WARPS, tiles_of_rows
+from models.triton_kernels.tiles import WARPS, new_map, tiles_of_rows
 
 
 def mirrored_border(x: Tensor, padding: int, skipped: int) -> Tensor:
@@ -30,8 +30,7 @@ class _MirroredBorder(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = x.shape
         ctx.arguments = x.shape, padding, skipped
-        shape = batch, channels, height + 2 * padding, width + 2 * padding
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        out = new_map(x, batch, channels, height + 2 * padding, width + 2 * padding)
         grid, tile = tiles_of_rows(out)
         _mirrored[grid](x, out, height, width, padding, channels, skipped, *tile, num_warps=WARPS)
         return out
@@ -40,9 +39,7 @@ class _MirroredBorder(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         grad = grad.contiguous(memory_format=torch.channels_last)
         shape, padding, skipped = ctx.arguments
-        out = torch.empty(
-            shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
+        out = new_map(grad, *shape)
         grid, tile = tiles_of_rows(out)
         _folded_back[grid](
             grad, out, *shape[2:], padding, shape[1], skipped, *tile, num_warps=WARPS

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.triton_kernels.tiles import WARPS, tiles_of_rows
+from models.triton_kernels.tiles import WARPS, new_map, tiles_of_rows
 
 
 def interleaved(x: Tensor) -> Tensor:
@@ -21,20 +21,16 @@ class _Interleaved(torch.autograd.Function):
     def forward(ctx, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = x.shape
-        shape = batch, channels // 4, 2 * (height - 1), 2 * (width - 1)
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        out = new_map(x, batch, channels // 4, 2 * (height - 1), 2 * (width - 1))
         grid, tile = tiles_of_rows(out)
-        _interleaved[grid](x, out, *shape[2:], shape[1], *tile, num_warps=WARPS)
+        _interleaved[grid](x, out, *out.shape[2:], out.shape[1], *tile, num_warps=WARPS)
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         grad = grad.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = grad.shape
-        shape = batch, 4 * channels, height // 2 + 1, width // 2 + 1
-        out = torch.empty(
-            shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
+        out = new_map(grad, batch, 4 * channels, height // 2 + 1, width // 2 + 1)
         # An image for each phase: the last channels of a pixel are the next phase's.
         (rows, tiles), tile = tiles_of_rows(out[:, :channels])
         _apart[rows, tiles, 4](grad, out, height, width, channels, *tile, num_warps=WARPS)

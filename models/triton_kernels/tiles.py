@@ -1,5 +1,6 @@
 """What the kernels share: a tile is some pixels with all of their channels."""
 
+import torch
 import triton
 from torch import Tensor
 
@@ -12,6 +13,11 @@ def tile_size(channels: int) -> tuple[int, int]:
     """Pixels and channels of a tile, powers of 2."""
     columns = triton.next_power_of_2(channels)
     return max(1, TILE // columns), columns
+
+
+def new_map(x: Tensor, *shape: int) -> Tensor:
+    """An empty feature map of x's type, channels-last."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def num_pixels(x: Tensor) -> int:
