@@ -15,7 +15,7 @@ if __name__ == "__main__":
 import argparse
 import inspect
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
@@ -26,7 +26,7 @@ import cli
 import interrupt
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
-from fast.training.record import files_of, written_files
+from fast.training.record import claimed, files_of, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
@@ -209,9 +209,13 @@ def main() -> int:
         if ended_by:  # between two steps, so that a resumed training is the same as a whole one
             raise ended_by
 
+    is_main = accelerator.is_main_process
     try:
         # A terminal, torchrun and a cluster's scheduler signal every process; the main one decides.
-        with interrupt.deferred(stop if accelerator.is_main_process else None):
+        with (
+            claimed(args.output) if is_main else nullcontext(),
+            interrupt.deferred(stop if is_main else None),
+        ):
             train(
                 args.style,
                 args.data,
@@ -238,7 +242,7 @@ def main() -> int:
         with suppress(OSError):
             if bar:
                 bar.close()
-    if accelerator.is_main_process:
+    if is_main:
         print(args.output)
     accelerator.end_training()
     return cli.OK

@@ -89,6 +89,8 @@ def read_image(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not an image")
+    if path.is_fifo():
+        raise ValueError(f"{path} is a pipe, not an image file")
     with path.open("rb") as file:
         return decode_image(file, str(path), long_side=long_side, short_side=short_side)
 

@@ -57,6 +57,7 @@ def test_instability_is_that_of_the_noise_for_a_network_that_only_copies(copier)
     assert instability(copier, grey) == pytest.approx(2 * math.sqrt(2 / math.pi), rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:photo left out")
 def test_unreadable_and_thin_photos_are_left_out_of_the_count(photos):
     (photos / "0.png").write_bytes(b"broken")
     write_image(photos / "1.png", smooth_image(3, 300))

@@ -422,6 +422,26 @@ def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path
     assert code == 2 and "give one" in err
 
 
+def test_two_trainings_never_write_the_same_files(run, job, tmp_path):
+    pytest.importorskip("fcntl")
+    lock = tmp_path / "style.lock"
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+    hold += "print('held', flush=True); sys.stdin.read()"
+    command = ["--cpu", "--quiet", "--force", *TINY, *LAYERS]
+    command += ["--style", job["style"], "--data", job["data"], "-o", job["output"]]
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        code, _, err = run(train_cli, *command)
+        assert code == 2 and "another training" in err and len(err.splitlines()) == 1
+        assert not job["output"].exists()
+        other.kill()
+    code, _, err = run(train_cli, *command)
+    assert code == 0, err
+    assert not lock.exists()
+
+
 def test_thin_style_is_told(job, tmp_path):
     write_image(tmp_path / "thin.png", smooth_image(2, 400))
     with pytest.raises(ValueError, match=r"--style .*thin.png: an image of \d+x1 px is too small"):
@@ -804,6 +824,22 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
     assert (code, out) == (2, "")
     assert what in err and len(err.splitlines()) == 1
     assert not job["output"].exists()
+
+
+def test_style_from_a_pipe_is_refused(run, job, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = run(
+        train_cli, "--style", tmp_path / "pipe", "--data", job["data"], "-o", job["output"]
+    )
+    assert code == 2 and "pipe, not an image" in err
+
+
+def test_folder_without_a_readable_image_is_told_in_one_line(run, job, photos):
+    for photo in photos.iterdir():
+        photo.write_bytes(b"broken")
+    arguments = ["--style", job["style"], "--data", photos, "-o", job["output"], "--cpu"]
+    code, _, err = run(train_cli, *arguments, *SMALL.split(), *LAYERS)
+    assert code == 2 and "none of 4 photos can be read" in err and len(err.splitlines()) == 1
 
 
 def test_folder_without_images_is_refused(run, job, tmp_path):

@@ -1,7 +1,6 @@
 """Training a TransformerNet for one style (Johnson et al., arXiv 1603.08155)."""
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -15,7 +14,7 @@ from torch import Tensor
 from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
 from fast.training.losses import BatchLosses
-from fast.training.photos import read_photos
+from fast.training.photos import leave_out, read_photos
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
@@ -191,7 +190,7 @@ def train(
             for content, failures in _batches(clock.watch(loader)):
                 for failure in set(failures) - unreadable:
                     unreadable.add(failure)
-                    warnings.warn(f"photo left out: {failure}", stacklevel=2)
+                    leave_out(failure)
                 content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
                     values = losses(content, seed=settings.seed + step)

@@ -99,7 +99,7 @@ def read_photos(
     The first `count` that can be read; one that cannot is left out with a warning. ValueError if
     none can.
     """
-    found, failure = 0, None
+    found, failures = 0, []
     for photo in photos:
         try:
             image = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
@@ -107,15 +107,23 @@ def read_photos(
             if min(height, width) < MIN_SIDE:
                 raise ValueError(f"{photo.name} is too thin: {width}x{height} px")
         except (OSError, ValueError) as error:
-            failure = reason(photo, error)
-            warnings.warn(f"photo left out: {failure}", stacklevel=2)
+            failures.append(reason(photo, error))
         else:
             yield photo.name, image
             found += 1
-            if found == count:
-                return
+        if found:  # otherwise it may be all of them, which takes one line
+            for failure in failures:
+                leave_out(failure)
+            failures.clear()
+        if found == count:
+            return
     if not found:
-        raise ValueError(f"none of the photos can be read: {failure}")
+        raise ValueError(f"none of {len(failures)} photos can be read: {failures[0]}")
+
+
+def leave_out(failure: str) -> None:
+    """Tell of a photo that cannot be read: Python shows what is the same in all words only once."""
+    warnings.warn(f"photo left out: {failure}", stacklevel=1)
 
 
 def reason(photo: Photo, error: OSError | ValueError) -> str:

@@ -1,10 +1,13 @@
 """What a training leaves on the disk: checkpoints, a sheet of previews, a file of losses."""
 
+import errno
 import glob
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +19,11 @@ from media import read_image, write_atomically, write_image
 from models.checkpoint import Checkpoint
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 TILE = 192  # px: side of a picture in the sheet
 MAX_ROWS, MAX_COLUMNS = 4, 12
@@ -40,6 +48,35 @@ def kept_checkpoints(output: Path) -> dict[Path, int]:
         if step.isdecimal():
             steps[path] = int(step)
     return dict(sorted(steps.items(), key=lambda item: item[1]))
+
+
+@contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Meanwhile no other training writes these files: `NAME.lock` is held by this process, and
+    free as soon as it ends, however that happens.
+
+    ValueError if another process holds it.
+    """
+    path = output.with_suffix(".lock")
+    with path.open("w") as file:
+        if not _lock(file):
+            raise ValueError(f"-o {output}: another training is writing it")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether no other process holds it, as far as the system and the disk know of locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 class Record:
