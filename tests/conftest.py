@@ -7,13 +7,17 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
 import cli
+from fast.training.progress import Clock
+from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import Checkpoint
 from models.int8 import is_exact
+from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 from slow.objective import Objective, tiled
@@ -22,6 +26,10 @@ NEEDS_INT8 = pytest.mark.skipif(
     not is_exact(torch.device("cpu")), reason="8-bit integers are not convolved correctly"
 )
 SAMPLES = Path(__file__).parents[1] / "samples"
+SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
+SETTINGS = TrainingSettings(
+    steps=6, batch_size=2, image_size=32, style_size=48, width=4, num_blocks=1, warmup_steps=1
+)
 
 # Triton's kernels are interpreted where no GPU can run them; it reads this when it is imported.
 if not torch.cuda.is_available():
@@ -87,6 +95,28 @@ def tiny_model(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.pth"
     path.write_bytes(Checkpoint(arguments=net.arguments, weights=net.state_dict()).to_bytes())
     return path
+
+
+@pytest.fixture
+def job(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The arguments of a small training."""
+    monkeypatch.setattr("fast.training.loop.SHOWN_SIZE", 64)
+    write_image(tmp_path / "style.png", smooth_image(60, 48, seed=9))
+    write_image(photos / "fourth.png", smooth_image(40, 40, seed=8))
+    return {
+        "style": tmp_path / "style.png",
+        "data": photos,
+        "output": tmp_path / "style.pth",
+        "settings": SETTINGS,
+        "loss": SHALLOW,
+        "accelerator": Accelerator(cpu=True),
+        "num_workers": 0,
+    }
+
+
+@pytest.fixture
+def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "is_due", lambda self: True)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.style import gram_matrix
 from models.transformer_net import TransformerNet
-from tests.conftest import assert_same_gradients, smooth_image
+from tests.conftest import SHALLOW, assert_same_gradients, smooth_image
 
 pytestmark = pytest.mark.gpu
 
@@ -40,7 +40,7 @@ def job(tmp_path, photos):
         "style": tmp_path / "style.png",
         "data": photos,
         "settings": SETTINGS,
-        "loss": LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1")),
+        "loss": SHALLOW,
         "accelerator": Accelerator(),
     }
     AcceleratorState._reset_state(reset_partial_state=True)

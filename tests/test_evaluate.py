@@ -11,12 +11,9 @@ from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import read_checkpoint
-from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
-from tests.conftest import smooth_image
-
-SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
+from tests.conftest import SHALLOW, smooth_image
 
 
 @pytest.fixture

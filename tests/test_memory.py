@@ -18,9 +18,8 @@ from slow.memory import (
     work,
 )
 from slow.objective import tiled
-from tests.conftest import smooth_image, whole_image
+from tests.conftest import SHALLOW, smooth_image, whole_image
 
-SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 SETTINGS = SlowSettings(size=300, min_size=0, steps=3)
 CONTENT, STYLE = smooth_image(40, 300), smooth_image(48, 48, seed=1)
 

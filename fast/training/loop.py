@@ -29,6 +29,7 @@ CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 # Steps between two checkpoints, by default. On a GPU 500 small ones take seconds.
 SAVE_EVERY, SAVE_EVERY_ON_GPU = 500, 2000
 KEEP_EVERY = 500  # steps after which there is a state to go back to, if there was no checkpoint
+SHOWN_SIZE = 512  # px: longer side of the photos of the preview and of the final figures, at least
 
 # What to say of a setting that is no flag by itself, or whose value is a hash.
 CHANGES = {
@@ -156,9 +157,8 @@ def train(
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
-        images = [
-            image for _, image in read_photos(candidates, 2 * settings.image_size, count=number)
-        ]
+        size = max(SHOWN_SIZE, 2 * settings.image_size)
+        images = [image for _, image in read_photos(candidates, size, count=number)]
         record = Record(output, images, first_step=step, keep=keep)
 
     def save() -> None:

@@ -25,7 +25,7 @@ try:
 except ImportError:  # on Windows
     fcntl = None
 
-TILE = 192  # px: side of a picture in the sheet
+TILE = 256  # px: side of a picture in the sheet
 MAX_ROWS, MAX_COLUMNS = 4, 12
 
 
