@@ -35,7 +35,7 @@ from models.int8 import is_exact
 
 # A glance at a style in some minutes on two CPU cores, with an objective, at 512 px for the Great
 # Wave, of 1.69; and from a style that is learned already, whose network knows photos, of 1.49.
-QUICK = {"steps": 600, "first_size": 256}
+QUICK = {"steps": 600, "image_size": 256}
 QUICK_FROM_A_STYLE = {"learning_rate": 0.015}
 # The style to start from, by --width, --num-blocks and --stem-stride.
 SHIPPED = {(32, 5, 1): "starry_night.pth", (32, 5, 2): "starry_night_lean.pth"}
@@ -76,8 +76,8 @@ def parse_args() -> argparse.Namespace:
     run.add_argument(
         "--quick",
         action="store_true",
-        help=f"a glance at a style in minutes: {QUICK['steps']} steps with crops of one size, "
-        "starting from a shipped style, unless said otherwise",
+        help=f"a glance at a style in minutes: {QUICK['steps']} steps with crops of "
+        f"{QUICK['image_size']} px, starting from a shipped style, unless said otherwise",
     )
     run.add_argument(
         "--init-from", type=Path, metavar="FILE.pth", help="start from another style's weights"

@@ -51,9 +51,9 @@ def test_strength_stability_and_a_quick_run(run, job):
 
 
 @pytest.mark.parametrize(
-    ("flags", "steps", "first_size", "learning_rate", "start"),
+    ("flags", "steps", "image_size", "learning_rate", "start"),
     [
-        ("", 20_000, 128, 0.03, None),
+        ("", 10_000, 384, 0.03, None),
         ("--quick", 600, 256, 0.015, "starry_night.pth"),
         ("--quick --stem-stride 2 --steps 9", 9, 256, 0.015, "starry_night_lean.pth"),
         ("--quick --init-from mine.pth --width 4", 600, 256, 0.015, "mine.pth"),
@@ -61,12 +61,12 @@ def test_strength_stability_and_a_quick_run(run, job):
     ],
 )
 def test_a_quick_run_is_short_and_starts_from_a_style(
-    monkeypatch, flags, steps, first_size, learning_rate, start
+    monkeypatch, flags, steps, image_size, learning_rate, start
 ):
     needed = ["train.py", "--style", "s.jpg", "--data", "photos", "-o", "o.pth"]
     monkeypatch.setattr(sys, "argv", needed + flags.split())
     args = train_cli.parse_args()
-    assert (args.steps, args.first_size, args.learning_rate) == (steps, first_size, learning_rate)
+    assert (args.steps, args.image_size, args.learning_rate) == (steps, image_size, learning_rate)
     assert (args.init_from and args.init_from.name) == start
 
 

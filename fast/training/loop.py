@@ -157,7 +157,7 @@ def train(
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
-        size = max(SHOWN_SIZE, 2 * settings.image_size)
+        size = max(SHOWN_SIZE, settings.image_size)
         images = [image for _, image in read_photos(candidates, size, count=number)]
         record = Record(output, images, first_step=step, keep=keep)
 

@@ -26,9 +26,9 @@ class TrainingSettings:
         batch_size: crops in a batch, in each process; 1 needs the fewest images, more keep a GPU
             busy.
         accumulation: batches whose gradients make one step.
-        image_size: side of the square crops at the end in px.
-        first_size: side of the crops at the first step in px; they grow, slowly at first, for much
-            is learned sooner from small ones.
+        image_size: side of the square crops at the end in px; larger means more learned about large
+            photos in the same time, from fewer crops.
+        first_size: side of the crops at the first step in px; they grow, slowly at first.
         style_size: longer side of the style image in px; larger means larger strokes.
         learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
             and falls to 0 as a cosine. What has no norm of its own follows with Adam.
@@ -45,11 +45,11 @@ class TrainingSettings:
         ValueError: a value is out of range.
     """
 
-    steps: int = 20_000
+    steps: int = 10_000
     batch_size: int = 1
     accumulation: int = 1
-    image_size: int = 256
-    first_size: int = 128
+    image_size: int = 384
+    first_size: int = 256
     style_size: int = 384
     learning_rate: float = 0.03
     warmup_steps: int = 100
