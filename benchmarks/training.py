@@ -101,7 +101,7 @@ def their_training(
 
 def images_per_second(ours: bool, args: argparse.Namespace, device: torch.device) -> float:
     """Of the whole loop at full size from the first to the last step, in this process."""
-    settings = TrainingSettings(steps=args.steps, batch_size=args.batch, first_size=256)
+    settings = TrainingSettings(steps=args.steps, batch_size=args.batch, image_size=256)
     times: list[float] = []
 
     def note_time(_: object = None) -> None:

@@ -76,7 +76,8 @@ def main() -> int:
     if args.json and args.json.resolve() in {path.resolve() for path in models}:
         raise ValueError(f"--json {args.json} would replace a model")
     photos = find_photos(args.data, limit=args.data_limit)
-    next(read_photos(photos, args.size))  # if none can be read, before all else
+    told: set[str] = set()
+    next(read_photos(photos, args.size, told=told))  # if none can be read, before all else
 
     report = {}
     for path, (checkpoint, loss) in models.items():
@@ -85,7 +86,7 @@ def main() -> int:
         print(f"| photo | {' | '.join(Figures.__annotations__)} |")
         print(f"| --- {'| --- ' * len(Figures.__annotations__)}|")
         rows = {}
-        for photo, image in read_photos(photos, args.size):
+        for photo, image in read_photos(photos, args.size, told=told):
             rows[photo] = measure(net, loss, image, limit=args.max_iterations)
             print(_row(photo, asdict(rows[photo])), flush=True)
         figures = {**summary(list(rows.values())), "size": args.size}

@@ -1,4 +1,5 @@
 import io
+import os
 from unittest.mock import Mock
 
 import numpy as np
@@ -272,3 +273,13 @@ def test_window_larger_than_the_image_is_all_of_it(tmp_path):
     with (tmp_path / "a.png").open("rb") as file:
         picture = decode_image(file, "a.png", window=Window(21, 0.5, 0.5))
     assert torch.equal(picture.pixels, read_image(tmp_path / "a.png").pixels)
+
+
+def test_pipe_is_refused(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # else a reader would wait for one
+    os.write(writer, b"no image")
+    with pytest.raises(ValueError, match="pipe is a pipe, not an image file"):
+        read_image(pipe)
+    os.close(writer)

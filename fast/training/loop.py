@@ -14,7 +14,7 @@ from torch import Tensor
 from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
 from fast.training.losses import BatchLosses
-from fast.training.photos import leave_out, read_photos
+from fast.training.photos import read_photos, tell_left_out
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
@@ -158,7 +158,8 @@ def train(
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
         size = max(SHOWN_SIZE, settings.image_size)
-        images = [image for _, image in read_photos(candidates, size, count=number)]
+        shown = read_photos(candidates, size, count=number, told=unreadable)
+        images = [image for _, image in shown]
         record = Record(output, images, first_step=step, keep=keep)
 
     def save() -> None:
@@ -188,9 +189,7 @@ def train(
         clock, stop = Clock(global_batch, step), None
         try:
             for content, failures in _batches(clock.watch(loader)):
-                for failure in set(failures) - unreadable:
-                    unreadable.add(failure)
-                    leave_out(failure)
+                tell_left_out(failures, unreadable)
                 content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
                     values = losses(content, seed=settings.seed + step)
@@ -291,13 +290,16 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
     # Of the network as it is built: checkpoints of before lack arguments that came later.
     arguments = saved.build().arguments
     pairs += [(name, arguments[name], value) for name, value in wanted.arguments.items()]
-    for name, old, new in pairs:
-        if old != new:
-            change = CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")
-            raise ValueError(
-                f"{output} holds another training: {change}; "
-                "start anew by --force instead of --resume, or choose another output"
-            )
+    changes = [
+        CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")
+        for name, old, new in pairs
+        if old != new
+    ]
+    if changes:
+        raise ValueError(
+            f"{output} holds another training: {', '.join(changes)}; go on with what it was, start "
+            "anew by --force instead of --resume, or choose another output"
+        )
 
 
 def _name(device: torch.device) -> str:

@@ -92,14 +92,15 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
 
 
 def read_photos(
-    photos: Iterable[Photo], size: int, *, count: int | None = None
+    photos: Iterable[Photo], size: int, *, count: int | None = None, told: set[str] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Names of photos and the photos (1, 3, H, W), each scaled to a longer side of `size` px.
 
-    The first `count` that can be read; one that cannot is left out with a warning. ValueError if
-    none can.
+    The first `count` that can be read; the others are left out with a warning, as tell_left_out
+    says. ValueError if none can.
     """
     found, failures = 0, []
+    told = set() if told is None else told
     for photo in photos:
         try:
             image = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
@@ -108,22 +109,29 @@ def read_photos(
                 raise ValueError(f"{photo.name} is too thin: {width}x{height} px")
         except (OSError, ValueError) as error:
             failures.append(reason(photo, error))
-        else:
-            yield photo.name, image
-            found += 1
-        if found:  # otherwise it may be all of them, which takes one line
-            for failure in failures:
-                leave_out(failure)
-            failures.clear()
+            continue
+        # Not before: none can be read takes one line.
+        tell_left_out(failures, told)
+        yield photo.name, image
+        found += 1
         if found == count:
             return
     if not found:
-        raise ValueError(f"none of {len(failures)} photos can be read: {failures[0]}")
+        raise ValueError(f"no photo of {len(failures)} can be read: {failures[0]}")
+    tell_left_out(failures, told)
 
 
-def leave_out(failure: str) -> None:
-    """Tell of a photo that cannot be read: Python shows what is the same in all words only once."""
-    warnings.warn(f"photo left out: {failure}", stacklevel=1)
+def tell_left_out(failures: Iterable[str], told: set[str]) -> None:
+    """Warn of photos that cannot be read, once of each.
+
+    Args:
+        failures: why each cannot be read, with its name.
+        told: those that were told of already; the others are added.
+    """
+    for failure in failures:
+        if failure not in told:
+            told.add(failure)
+            warnings.warn(f"photo left out: {failure}", stacklevel=2)
 
 
 def reason(photo: Photo, error: OSError | ValueError) -> str:

@@ -4,6 +4,7 @@ import errno
 import glob
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,13 +53,14 @@ def kept_checkpoints(output: Path) -> dict[Path, int]:
 
 @contextmanager
 def claimed(output: Path) -> Iterator[None]:
-    """Meanwhile no other training writes these files: `NAME.lock` is held by this process, and
-    free as soon as it ends, however that happens.
+    """Meanwhile no other process claims the same output, as far as system and disk have locks.
 
-    ValueError if another process holds it.
+    A file `.NAME.pth.lock` beside it is locked; that ends with this process, however it ends.
+
+    ValueError if another process has claimed it.
     """
-    path = output.with_suffix(".lock")
-    with path.open("w") as file:
+    path = output.with_name(f".{output.name}.lock")
+    with path.open("a") as file:
         if not _lock(file):
             raise ValueError(f"-o {output}: another training is writing it")
         try:
@@ -69,14 +71,16 @@ def claimed(output: Path) -> Iterator[None]:
 
 
 def _lock(file: TextIO) -> bool:
-    """Whether no other process holds it, as far as the system and the disk know of locks."""
+    """Lock an open file; False if another process has, or has just ended and removed it. True
+    where there are no locks: on Windows, and on some disks of networks.
+    """
     if fcntl is None:
         return True
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 class Record:

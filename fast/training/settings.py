@@ -26,8 +26,8 @@ class TrainingSettings:
         batch_size: crops in a batch, in each process; 1 needs the fewest images, more keep a GPU
             busy.
         accumulation: batches whose gradients make one step.
-        image_size: side of the square crops at the end in px; larger means more learned about large
-            photos in the same time, from fewer crops.
+        image_size: side of the square crops at the end in px; of larger ones a step takes longer
+            and teaches more about large photos.
         first_size: side of the crops at the first step in px; they grow, slowly at first.
         style_size: longer side of the style image in px; larger means larger strokes.
         learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
