@@ -34,10 +34,12 @@ from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 from models.int8 import is_exact
 
-# A glance at a style in some minutes on two CPU cores. From a trained style, whose network knows
-# photos, the objective gets further: to 1.49 instead of 1.69 (Great Wave, photos of 512 px).
+# From a trained style, whose network knows photos, the objective gets further in equal time, and
+# with a smaller learning rate than from nothing: after 770 steps for the Great Wave, at 512 px, to
+# 1.37 (1.47 with the usual one) instead of 1.54.
+RATE_FROM_A_STYLE = 0.015
+# A glance at a style in some minutes on two CPU cores.
 QUICK = {"steps": 600, "image_size": 256}
-QUICK_FROM_A_STYLE = {"learning_rate": 0.015}
 # The style that it starts from, by --width, --num-blocks and --stem-stride.
 SHIPPED = {(32, 5, 1): "starry_night.pth", (32, 5, 2): "starry_night_lean.pth"}
 
@@ -79,10 +81,14 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help=f"a glance at a style in minutes: {QUICK['steps']} steps with crops of "
         f"{QUICK['image_size']} px, from a shipped style whose network is the same, if there is "
-        f"one, at a learning rate of {QUICK_FROM_A_STYLE['learning_rate']}; unless said otherwise",
+        "one; unless said otherwise",
     )
     run.add_argument(
-        "--init-from", type=Path, metavar="FILE.pth", help="start from another style's weights"
+        "--init-from",
+        type=Path,
+        metavar="FILE.pth",
+        help="start from another style's weights, which gets further in equal time; the default "
+        f"learning rate is {RATE_FROM_A_STYLE} then",
     )
     run.add_argument(
         "--save-every",
@@ -132,11 +138,13 @@ def parse_args() -> argparse.Namespace:
     )
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args()
+    start = args.init_from
     if args.quick:
+        parser.set_defaults(**QUICK)
         shipped = SHIPPED.get((args.width, args.num_blocks, args.stem_stride))
-        start = args.init_from or (shipped and CHECKPOINTS / shipped)
-        from_a_style = QUICK_FROM_A_STYLE | {"init_from": start} if start else {}
-        parser.set_defaults(**QUICK, **from_a_style)
+        start = start or (shipped and CHECKPOINTS / shipped)
+    if start:
+        parser.set_defaults(init_from=start, learning_rate=RATE_FROM_A_STYLE)
     return parser.parse_args()
 
 

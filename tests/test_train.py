@@ -58,6 +58,8 @@ def test_strength_stability_and_a_quick_run(run, job):
         ("--quick --stem-stride 2 --steps 9", 9, 256, 0.015, "starry_night_lean.pth"),
         ("--quick --init-from mine.pth --width 4", 600, 256, 0.015, "mine.pth"),
         ("--quick --width 4", 600, 256, 0.03, None),
+        ("--init-from mine.pth", 10_000, 384, 0.015, "mine.pth"),
+        ("--init-from mine.pth --learning-rate 0.1", 10_000, 384, 0.1, "mine.pth"),
     ],
 )
 def test_a_quick_run_is_short_and_starts_from_a_style(
