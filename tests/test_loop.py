@@ -188,6 +188,7 @@ def test_weights_that_are_not_finite_are_never_saved(job):
     assert job["output"].read_bytes() == good
 
 
+@pytest.mark.filterwarnings("ignore:the loss is")
 def test_diverged_training_goes_back_and_on_with_smaller_steps(job, monkeypatch):
     check = Learner.check
     seen = []
