@@ -131,12 +131,14 @@ def _open(data: str | Path, files: Sequence[Path], *, streaming: bool) -> tuple[
     """A data set, and the name of its first column of images, which are not decoded."""
     try:
         import datasets
+        import huggingface_hub
     except ImportError:
         raise ValueError(
             "parquet files and data sets of a hub need: pip install datasets"
         ) from None
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # the reason comes with the error
+    for library in (datasets, huggingface_hub):
+        library.logging.set_verbosity(logging.CRITICAL)  # the reason comes with the error
     arguments = {"path": str(data).removeprefix(HUB)}
     if files:
         arguments = {"path": "parquet", "data_files": [str(file) for file in files]}
