@@ -150,6 +150,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.output.is_symlink():  # the file that is meant is replaced, not the link
+        args.output = Path(os.path.realpath(args.output))
     check_flags(args)
     device = pick_device("cpu" if args.cpu else None)
     is_main = PartialState(cpu=device.type == "cpu").is_main_process
@@ -169,12 +171,15 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--resume goes on and --force starts anew; give one of them")
     for file in written_files(args.output):
         cli.check_output(file, exists_ok=True)
-        if file.resolve() == args.style.resolve():
-            raise ValueError(f"-o {args.output}: {file.name} would replace the style picture")
     if args.init_from and not args.init_from.is_file():
-        raise ValueError(f"--init-from {args.init_from}: there is no such file")
-    if args.init_from and args.init_from.resolve() == args.output.resolve():
-        raise ValueError(f"-o {args.output} would replace what the training starts from")
+        raise ValueError(f"--init-from {args.init_from} is no file")
+    ours = {os.path.realpath(f) for f in (*written_files(args.output), *files_of(args.output))}
+    for file in (args.style, args.init_from):
+        if file and os.path.realpath(file) in ours:
+            raise ValueError(f"-o {args.output}: the training would replace {file}")
+    folder = Path(os.path.realpath(args.output)).parent
+    if folder.is_relative_to(os.path.realpath(args.data)):
+        raise ValueError(f"-o {args.output} is in --data, where its preview would become a photo")
     if args.tensorboard and not is_tensorboard_available():
         raise ValueError("--tensorboard needs: pip install tensorboard")
 

@@ -75,7 +75,7 @@ def test_full_disk_keeps_the_last_checkpoint(job, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_full_disk_is_told_with_the_name_of_the_losses(tmp_path):
-    record = Record(tmp_path / "a.pth", [], first_step=0, keep=0)
+    record = Record(tmp_path / "a.pth", [], keep=0)
     record.losses.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as raised:
         record.log({"step": 1})

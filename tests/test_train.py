@@ -12,9 +12,10 @@ import train as train_cli
 from fast.stylize import CHECKPOINTS
 from fast.training.loop import train
 from fast.training.settings import TrainingSettings
+from media import write_image
 from models.checkpoint import read_checkpoint
 from models.transformer_net import TransformerNet
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, smooth_image
 
 SMALL = "--batch-size 1 --image-size 32 --style-size 48 --width 4 --num-blocks 1 --workers 0"
 TINY = ["--steps", "2", *SMALL.split()]
@@ -123,7 +124,7 @@ def test_style_is_not_replaced_by_what_is_written(run, job, tmp_path, name):
     style.write_bytes(job["style"].read_bytes())
     arguments = ["--style", style, "--data", job["data"], "-o", job["output"], "--force"]
     code, _, err = run(train_cli, *arguments)
-    assert code == 2 and "would replace the style picture" in err
+    assert code == 2 and f"the training would replace {style}" in err
     assert style.read_bytes() == job["style"].read_bytes()
 
 
@@ -246,7 +247,7 @@ def assert_learned_the_same(*paths):
         ("--steps", "0", "steps"),
         ("--style-layers", "relu8_1", "relu8_1"),
         ("--mixed-precision", "fp16", "GPU"),
-        ("--init-from", "nowhere.pth", "no such file"),
+        ("--init-from", "nowhere.pth", "is no file"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
@@ -282,11 +283,40 @@ def test_unreadable_photo_is_named_once(run, job, photos):
     assert code == 0 and err.count("0.png") == 1
 
 
-def test_output_may_not_be_what_the_training_starts_from(run, job):
-    train(**job)
+@pytest.mark.parametrize("name", ["style.pth", "style.step3.pth"])
+def test_training_never_replaces_what_it_starts_from(run, job, tmp_path, name):
+    train(**job, save_every=3, keep=1)
     arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], "--force"]
-    code, _, err = run(train_cli, *arguments, "--init-from", job["output"])
-    assert code == 2 and "would replace what the training starts from" in err
+    code, _, err = run(train_cli, *arguments, "--init-from", tmp_path / name)
+    assert code == 2 and f"would replace {tmp_path / name}" in err
+
+
+def test_output_among_the_photos_is_refused(run, job, photos):
+    arguments = ["--style", job["style"], "--data", photos, "-o", photos / "style.pth"]
+    code, _, err = run(train_cli, *arguments)
+    assert code == 2 and "its preview would become a photo" in err
+
+
+def test_link_is_followed(run, job, tmp_path):
+    (tmp_path / "link.pth").symlink_to(job["output"])
+    arguments = ["--style", job["style"], "--data", job["data"], "-o", tmp_path / "link.pth"]
+    code, _, _ = run(train_cli, *arguments, *TINY, *LAYERS, "--cpu", "--quiet")
+    assert code == 0 and job["output"].is_file() and (tmp_path / "link.pth").is_symlink()
+
+
+def test_wrong_use_destroys_nothing(run, job, tmp_path, photos):
+    """Not even with --force: all photos but the one for the preview are broken."""
+    for number in range(7):
+        write_image(photos / f"more{number}.png", smooth_image(40, 40, seed=number))
+    train(**job, save_every=3, keep=1)
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("style.*")}
+    for index, photo in enumerate(sorted(photos.iterdir())):
+        if index != 6:
+            photo.write_bytes(b"broken")
+    arguments = ["--style", job["style"], "--data", photos, "-o", job["output"], "--force"]
+    code, _, err = run(train_cli, *arguments, *TINY, *LAYERS, "--cpu", "--quiet")
+    assert code == 2 and "none of the photos can be read" in err
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("style.*")} == before
 
 
 def test_folder_without_images_is_refused(run, job, tmp_path):

@@ -35,7 +35,7 @@ SHOWN_SIZE = 512  # px: longer side of the photos of the preview and of the fina
 CHANGES = {
     "style": "--style was another picture",
     "data": "--data, --data-limit and --streaming gave other photos",
-    "init_from": "--init-from was another file",
+    "init_from": "--init-from, or what --quick starts from, was another file or none",
     "processes": "the number of processes was another one",
     "margin": "with another margin around the paintings",
 }
@@ -160,7 +160,7 @@ def train(
         size = max(SHOWN_SIZE, settings.image_size)
         shown = read_photos(candidates, size, count=number, told=unreadable)
         images = [image for _, image in shown]
-        record = Record(output, images, first_step=step, keep=keep)
+        record = Record(output, images, keep=keep)
 
     def save() -> None:
         learner.keep_as_good(step)
@@ -197,6 +197,8 @@ def train(
                 if not accelerator.sync_gradients:
                     continue
                 step += 1
+                if record and step == first_step + 1:  # the input was not wrong
+                    record.begin(first_step)
                 if clock.is_due() or step in (1, settings.steps):
                     progress = clock.progress(step, values)
                     accelerator.log(asdict(progress), step=step)
@@ -285,7 +287,7 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
     pairs += [
         (name, saved.training.get(name), value)
         for name, value in wanted.training.items()
-        if name != "step"
+        if name != "step" and name not in wanted.arguments
     ]
     # Of the network as it is built: checkpoints of before lack arguments that came later.
     arguments = saved.build().arguments

@@ -94,19 +94,19 @@ class Record:
     Args:
         output: the checkpoint's file.
         images: (1, 3, H, W) photos for preview and final figures.
-        first_step: where the training goes on; 0 begins new files.
         keep: older checkpoints to keep.
     """
 
-    def __init__(
-        self, output: Path, images: Sequence[Tensor], *, first_step: int, keep: int
-    ) -> None:
+    def __init__(self, output: Path, images: Sequence[Tensor], *, keep: int) -> None:
         self.output = output
         self.images = images
         self.keep = keep
         self.losses, self.sheet = _losses(output), _sheet(output)
-        self.go_back(first_step)
-        if first_step == 0:
+
+    def begin(self, step: int) -> None:
+        """Go on from a step; 0 begins new files."""
+        self.go_back(step)
+        if step == 0:
             self.sheet.unlink(missing_ok=True)
 
     def go_back(self, step: int) -> None:
