@@ -28,7 +28,7 @@ import interrupt
 from fast.stylize import CHECKPOINTS
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
-from fast.training.record import claimed, files_of, written_files
+from fast.training.record import claimed, files_of, kept_checkpoints, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
@@ -173,7 +173,8 @@ def check_flags(args: argparse.Namespace) -> None:
         cli.check_output(file, exists_ok=True)
     if args.init_from and not args.init_from.is_file():
         raise ValueError(f"--init-from {args.init_from} is no file")
-    ours = {os.path.realpath(f) for f in (*written_files(args.output), *files_of(args.output))}
+    ours = *written_files(args.output), *kept_checkpoints(args.output)
+    ours = {os.path.realpath(file) for file in ours}
     for file in (args.style, args.init_from):
         if file and os.path.realpath(file) in ours:
             raise ValueError(f"-o {args.output}: the training would replace {file}")
@@ -186,14 +187,13 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def check_existing(args: argparse.Namespace) -> None:
     """ValueError for files of an earlier training that nobody has said what to do with."""
-    there = [] if args.force else files_of(args.output)
-    kept = [file for file in there if file not in written_files(args.output)]
+    kept, there = list(kept_checkpoints(args.output)), files_of(args.output)
     if args.resume and kept and args.output not in there:
         raise ValueError(
             f"--resume: {args.output} is missing and {kept[-1]} is there; copy it to "
             f"{args.output.name} to go on from it, or start anew by --force"
         )
-    if there and not args.resume:
+    if there and not (args.resume or args.force):
         raise ValueError(f"-o {there[0]} exists; go on by --resume, or start anew by --force")
 
 
