@@ -29,7 +29,7 @@ from fast.stylize import CHECKPOINTS
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
 from fast.training.record import claimed, files_of, kept_checkpoints, written_files
-from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 from models.int8 import is_exact
@@ -223,7 +223,7 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
     keep_pages()
     precision = mixed_precision(args, device)
     accelerator = Accelerator(
-        mixed_precision="no" if precision == "int8" else precision,
+        mixed_precision=accelerate_name(precision),
         cpu=device.type == "cpu",
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,

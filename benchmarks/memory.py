@@ -20,7 +20,7 @@ import torch
 import cli
 from benchmarks.turns import print_machine
 from launch import LARGE_PAGES
-from models.device import keep_pages, pick_device, pick_precision, taken_memory
+from models.device import dtype_of_maps, keep_pages, pick_device, pick_precision, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.tiles import split
@@ -91,8 +91,7 @@ def main() -> int:
     print("| tiles of | number | memory | estimate | time | estimate |")
     print("| --- | --- | --- | --- | --- | --- |")
     layers = LossSettings().content_layers + LossSettings().style_layers
-    # With 8-bit integers features are float32.
-    tile_bytes = TILE_BYTES.get(pick_precision("auto", device).itemsize, TILE_BYTES[4])
+    tile_bytes = TILE_BYTES[dtype_of_maps(pick_precision("auto", device)).itemsize]
     size = args.size, args.size
     for side in args.sides:
         command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]

@@ -35,7 +35,7 @@ from fast.stylize import stylize
 from fast.training.loop import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
-from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
 from media import read_image
 from models.device import keep_pages, pick_device, pick_precision
 from models.loss_settings import LossSettings
@@ -71,9 +71,7 @@ def our_training(
     """The network after all steps."""
     keep_pages()
     precision = MIXED_PRECISIONS[pick_precision("auto", device)]
-    accelerator = Accelerator(
-        mixed_precision="no" if precision == "int8" else precision, cpu=device.type == "cpu"
-    )
+    accelerator = Accelerator(mixed_precision=accelerate_name(precision), cpu=device.type == "cpu")
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = train(
             STYLE,

@@ -47,16 +47,16 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the convolutions: the named one, or for "auto" bfloat16 where it is faster than
-    float32, else 8-bit integers where they are.
+    """Precision of the convolutions: the named one, or for "auto" 8-bit integers where they are far
+    faster than float32, else bfloat16 where that is faster.
 
     Raises:
         ValueError: unknown name, or not to be had on this device.
     """
     if name == "auto":
-        if _bfloat16_is_faster(device):
-            return torch.bfloat16
-        return torch.int8 if int8.pays(device) else torch.float32
+        if int8.pays(device):
+            return torch.int8
+        return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
     if name == "int8" and not int8.is_exact(device):
@@ -65,6 +65,15 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
             "with VNNI and without AMX"
         )
     return PRECISIONS[name]
+
+
+def dtype_of_maps(precision: torch.dtype) -> torch.dtype:
+    """Type of the feature maps in training and in optimisation: the precision's own; with 8-bit
+    integers, which only convolve, bfloat16 on CPUs that are fast in it.
+    """
+    if precision != torch.int8:
+        return precision
+    return torch.bfloat16 if _bfloat16_is_faster(torch.device("cpu")) else torch.float32
 
 
 def triton_kernels(device: torch.device) -> ModuleType | None:
@@ -102,8 +111,10 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
 
-    # With matrix units it is; beside other programs a timing might say otherwise now and then.
-    if getattr(torch.cpu, "_is_amx_tile_supported", bool)():
+    # With instructions for it, it is; beside other programs a timing might say otherwise now and
+    # then.
+    tests = "_is_amx_tile_supported", "_is_avx512_bf16_supported"
+    if any(getattr(torch.cpu, test, bool)() for test in tests):
         return True
 
     def convolution(dtype: torch.dtype) -> Callable[[], Tensor]:

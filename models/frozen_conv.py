@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
-from models.device import triton_kernels
+from models.device import dtype_of_maps, triton_kernels
 from models.few_channels import FEW, ConvFromFew, ConvToFew
 from models.fused_conv import fused_conv, fuses
 from models.int8 import ZERO, Int8Kernel, quantize
@@ -18,8 +18,8 @@ class FrozenConv(nn.Module):
     Args:
         weight: (O, I, 3, 3) float32.
         bias: (O,) float32.
-        dtype: of input and output; torch.int8 stands for float32 whose gradients, and if asked for
-            values, come from 8-bit integers.
+        dtype: of input and output; torch.int8 stands for that of dtype_of_maps, whose gradients,
+            and if asked for values, come from 8-bit integers.
         device: where to compute.
         padding: by a px, with "zeros" or "replicate".
     """
@@ -37,15 +37,16 @@ class FrozenConv(nn.Module):
         self.replicate = padding == "replicate"
         self.padding = 0 if self.replicate else 1
         self.int8 = dtype == torch.int8
-        dtype = torch.float32 if self.int8 else dtype
+        dtype = dtype_of_maps(dtype)
         self.is_winograd = winograd.pays(device, dtype, weight)
         self.is_fused = fuses(device, dtype)
         mirrored = winograd.mirrored(weight)
-        if self.is_fused:
+        if self.int8:
+            padding, of_gradient = (self.padding,) * 2, (2 - self.padding,) * 2
+            self.of_rounded = Int8Kernel(weight, zero=0, padding=padding, dtype=dtype)
+            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=of_gradient, dtype=dtype)
+        elif self.is_fused:
             self._keep("of_gradient", _channels_last(mirrored, device, dtype))
-        elif self.int8:
-            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=(2 - self.padding,) * 2)
-            self.of_rounded = Int8Kernel(weight, zero=0, padding=(self.padding,) * 2)
         elif self.is_winograd:
             self._keep("of_gradient", winograd.winograd_kernel(mirrored))
         if self.is_winograd:

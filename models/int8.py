@@ -52,17 +52,18 @@ class Levels:
     @classmethod
     def of(cls, x: Tensor, *, signed: bool = False) -> "Levels":
         """The finest levels for the values of a tensor (B, C, H, W)."""
-        pixels = _pixels(x)
-        return cls.between(pixels.amin(0), pixels.amax(0), signed=signed)
+        rows = x.permute(0, 2, 3, 1).flatten(0, 1)  # whole ones, for few channels are slow
+        low, high = rows.amin(0).amin(0), rows.amax(0).amax(0)
+        return cls.between(low.float(), high.float(), signed=signed)
 
     def numbers(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) float32 -> the nearest numbers, uint8, channels-last."""
+        """(B, C, H, W) float32 or bfloat16 -> the nearest numbers, uint8, channels-last."""
         numbers = torch.empty_like(x, dtype=torch.uint8, memory_format=torch.channels_last)
         shift, inverse = torch.tensor(TO_WHOLE + self.zero), 1 / self.step
         rows = max(1, PART // x.shape[1])
         parts = zip(_pixels(x).split(rows), _pixels(numbers).split(rows), strict=True)
         for values, part in parts:
-            part.copy_(torch.addcmul(shift, values, inverse).view(torch.int32))
+            part.copy_(torch.addcmul(shift, values.float(), inverse).view(torch.int32))
         return numbers
 
 
@@ -74,10 +75,10 @@ class Int8Kernel:
         zero: the number of 0 in the input.
         stride: in px, down and across.
         padding: zeros above and below the image, and at its sides, in px.
+        dtype: of the output, float32 or bfloat16.
     """
 
     bias: Tensor | None = None
-    dtype = torch.float32
     relu = False
 
     def __init__(
@@ -87,8 +88,10 @@ class Int8Kernel:
         zero: int,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.zero, self.stride, self.padding = zero, list(stride), list(padding)
+        self.dtype = dtype
         scale = weight.abs().amax((1, 2, 3)) / 127
         self.scale = torch.where(scale == 0, 1.0, scale)  # not a number stays so
         numbers = (weight / self.scale.view(-1, 1, 1, 1)).round().to(torch.int8)
@@ -105,10 +108,11 @@ class Int8Kernel:
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
+        dtype: torch.dtype = torch.float32,
     ) -> "Int8Kernel":
         """For an input of numbers among these levels."""
         weight = weight * levels.step.view(1, -1, 1, 1)
-        return cls(weight, zero=levels.zero, stride=stride, padding=padding)
+        return cls(weight, zero=levels.zero, stride=stride, padding=padding, dtype=dtype)
 
     def normalizing(self, factor: Tensor, summand: Tensor, dtype: torch.dtype) -> "Int8Kernel":
         """The same with an output times a factor plus a summand, each (C,), and after a ReLU.
@@ -138,7 +142,7 @@ class Int8Kernel:
             relu: cut off what is negative.
 
         Returns:
-            (B, O, h, w), channels-last, float32 if nothing else was asked for.
+            (B, O, h, w), channels-last.
         """
         return torch.ops.onednn.qconv2d_pointwise(
             numbers,
@@ -165,7 +169,7 @@ def quantize(x: Tensor, *, zero: int = ZERO, where: Tensor | None = None) -> tup
     """Round a tensor's values to whole numbers, with one step for all channels.
 
     Args:
-        x: (B, C, H, W) float32, best channels-last.
+        x: (B, C, H, W) float32 or bfloat16, best channels-last.
         zero: the number of 0: ZERO, or 0 for values that are never negative.
         where: (B, C, H, W), the values count as 0 where it is not positive, as the gradient of a
             ReLU with this output does; the step is that of all values.
@@ -174,11 +178,10 @@ def quantize(x: Tensor, *, zero: int = ZERO, where: Tensor | None = None) -> tup
         Numbers, (B, C, H, W) uint8 channels-last; and the step.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    largest = x.amax().item()
-    if zero:
-        largest = max(largest, -x.amin().item())
+    low, high = (value.item() for value in torch.aminmax(_pixels(x)))
+    largest = max(high, -low) if zero else high
     step = max(largest / (LARGEST - zero), SMALLEST_STEP) if largest else 1.0
-    numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor(TO_WHOLE + zero)
+    numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor([TO_WHOLE + zero])
     masks = repeat(None) if where is None else _parts(where)
     for values, mask, part in zip(_parts(x), masks, _parts(numbers), strict=False):
         if mask is not None:

@@ -10,7 +10,7 @@ from models.instance_norm import InstanceNorm
 from models.int8 import Int8Kernel, Levels
 from models.learned_conv import learned_int8_conv
 from models.padding import reflect, repeat_border
-from models.regroup import from_blocks, interleaved, sum_of_shares
+from models.regroup import from_blocks, in_blocks, interleaved, sum_of_shares
 
 # Pixels that the last convolution computes at a time on the CPU, with whole numbers and in
 # bfloat16, where oneDNN makes mistakes with wider kernels.
@@ -48,11 +48,10 @@ class ConvLayer(nn.Module):
     def forward(self, x: Tensor, summand: Tensor | None = None) -> Tensor:
         """Of (B, in, H, W); another map of the output's size is added if given."""
         x = reflect(x, self.padding)
-        weight = self.conv.weight.to(x.dtype)
         if self._is_winograd(x.dtype) and not self.int8:
-            x = winograd.learned_winograd_conv(x, weight)
+            x = winograd.learned_winograd_conv(x, self.conv.weight)
         else:
-            x = _conv2d(x, weight, stride=self.conv.stride, int8=self.int8)
+            x = _conv2d(x, self.conv.weight, stride=self.conv.stride, int8=self.int8)
         return self.norm(x, relu=self.relu, summand=summand)
 
     def _is_winograd(self, dtype: torch.dtype) -> bool:
@@ -116,7 +115,7 @@ class UpsampleConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (1, 1, 1, 1)) if self.transposed else repeat_border(x)
-        return self.norm(self.convolve(x, self.kernel().to(x.dtype)), relu=True)
+        return self.norm(self.convolve(x, self.kernel()), relu=True)
 
     def kernel(self, levels: Levels | None = None) -> Tensor | Int8Kernel:
         """The weights of the four convolutions: (4 * out, in, 2, 2)."""
@@ -139,7 +138,7 @@ class RowConv2d(nn.Conv2d):
     the kernel gets output channels of its own, and the rows' results are shifted and added up; on a
     GPU, if there are only few, as ConvToFew says.
 
-    In prediction with whole numbers and, on the CPU, in bfloat16, where the convolution takes less
+    With whole numbers and, in prediction on the CPU, in bfloat16, where the convolution takes less
     time than the sum, some pixels of a row are computed as one with as many times more channels,
     from kernels that are shifted. There the output's width has to be a multiple of their number
     (BLOCKS).
@@ -148,13 +147,15 @@ class RowConv2d(nn.Conv2d):
     int8 = False  # see TransformerNet.use_int8
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
         if self._is_to_few():
-            return self.convolve(x, ConvToFew(weight))
-        kernel = _rows(weight)
-        # Whole vectors of output channels: the levels of an 8-bit gradient are found faster, and
-        # cuDNN does not leave the matrix units.
-        if self.int8 or kernel.is_cuda:
+            return self.convolve(x, ConvToFew(self.weight.to(x.dtype)))
+        if self.int8 and not torch.compiler.is_compiling():
+            block = BLOCKS[torch.int8]
+            kernel = in_blocks(shifted(self.weight, pixels=block), block)
+            x = from_blocks(learned_int8_conv(in_blocks(x, block), kernel), len(self.weight))
+            return x + self.bias.view(1, -1, 1, 1)
+        kernel = _rows(self.weight)
+        if kernel.is_cuda:  # whole vectors of output channels, or cuDNN leaves the matrix units
             kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, -len(kernel) % 16))
         return self.convolve(x, kernel)
 
@@ -182,7 +183,7 @@ class RowConv2d(nn.Conv2d):
             stride = (1, 1) if isinstance(kernel, Int8Kernel) else (1, len(kernel) // out)
             x = from_blocks(_conv2d(x, kernel, stride=stride), out)
         else:
-            x = sum_of_shares(_conv2d(x, kernel, int8=self.int8), rows, out)
+            x = sum_of_shares(_conv2d(x, kernel), rows, out)
         return x + self.bias.view(1, -1, 1, 1)
 
 
@@ -197,6 +198,7 @@ def _conv2d(
         return kernel.convolve(x)
     if int8 and not torch.compiler.is_compiling():
         return learned_int8_conv(x, kernel)
+    kernel = kernel.to(x.dtype)
     if x.is_cuda and x.shape[1] < FEW:
         return ConvFromFew(kernel, stride=stride)(x)
     return F.conv2d(x, kernel, stride=stride)

@@ -12,7 +12,9 @@ MOST_PRODUCTS = 2**17
 
 
 def learned_int8_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve (B, I, H, W) without padding with trainable weights (O, I, kH, kW), all float32."""
+    """Convolve (B, I, H, W) without padding with trainable weights (O, I, kH, kW) in float32; the
+    image may be in bfloat16, and the output is like it.
+    """
     return _LearnedConv.apply(x, weight)
 
 
@@ -21,8 +23,8 @@ class _LearnedConv(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.levels = Levels.of(x)
         numbers = ctx.levels.numbers(x)
-        ctx.save_for_backward(numbers, x.mean((0, 2, 3)), weight)
-        return Int8Kernel.on(ctx.levels, weight).convolve(numbers)
+        ctx.save_for_backward(numbers, _sums(x) / x[:, 0].numel(), weight)
+        return Int8Kernel.on(ctx.levels, weight, dtype=x.dtype).convolve(numbers)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +32,7 @@ class _LearnedConv(torch.autograd.Function):
         levels, grad_levels = ctx.levels, Levels.of(grad, signed=True)
         grad_numbers = grad_levels.numbers(grad)
         padding = weight.shape[2] - 1, weight.shape[3] - 1
-        kernel = Int8Kernel.on(grad_levels, mirrored(weight), padding=padding)
+        kernel = Int8Kernel.on(grad_levels, mirrored(weight), padding=padding, dtype=grad.dtype)
         grad_x = kernel.convolve(grad_numbers)
 
         products, grad_sum = _correlation(numbers, grad_numbers)
@@ -38,7 +40,7 @@ class _LearnedConv(torch.autograd.Function):
         # normalisation, and their sum with them: the share of the inputs' means is computed of the
         # exact sum.
         mean = mean / levels.step
-        exact_sum = grad.sum((0, 2, 3)) / grad_levels.step
+        exact_sum = _sums(grad) / grad_levels.step
         of_sums = torch.outer(grad_sum, ZERO - levels.zero - mean) + torch.outer(exact_sum, mean)
         steps = torch.outer(grad_levels.step, levels.step)
         return grad_x, (products + of_sums[..., None, None]) * steps[..., None, None]
@@ -55,20 +57,27 @@ def _correlation(numbers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         (O, I, kH, kW) float32; and the sums of the output's gradient, (O,).
     """
     _, channels, height, width = numbers.shape
-    rows, columns = height - grad.shape[2] + 1, width - grad.shape[3] + 1
+    out, rows, columns = grad.shape[1], height - grad.shape[2] + 1, width - grad.shape[3] + 1
     # The gradient gets the input's size, so that the distance of a weight's two factors in memory
     # is the same everywhere; what wraps around is multiplied by 0.
-    grad = F.pad(_signed(grad), (0, 0, 0, columns - 1, 0, rows - 1)).flatten(0, 2)
+    grad = F.pad(_signed(grad), (0, 0, 0, columns - 1, rows - 1, 0)).flatten(0, 2)
+    grad_sum = _product(grad, torch.ones_like(grad[:, :1]))[:, 0]
+    grad = F.pad(grad, (0, 0, 0, (rows - 1) * width))
     numbers = _signed(numbers).flatten(0, 2)
-    pixels = len(grad) - (rows - 1) * width - columns + 1
-    # All weights of a kernel's row at once.
-    shape = len(numbers) - columns + 1, columns * channels
-    numbers = numbers.as_strided(shape, (channels, 1)).contiguous()
-    grad = grad[:pixels]
-    of_rows = torch.stack([_product(grad, numbers[row * width :][:pixels]) for row in range(rows)])
-    # (kH, O, kW * I) -> (O, I, kH, kW)
-    products = of_rows.unflatten(2, (columns, channels)).permute(1, 3, 0, 2)
-    return products, _product(grad, torch.ones_like(grad[:, :1]))[:, 0]
+    # All weights at once: the gradient at each of a kernel's rows, upwards, with the input at each
+    # of its columns.
+    positions = len(numbers) - columns + 1
+    products = _product(
+        grad.as_strided((positions, rows, out), (out, width * out, 1)),
+        numbers.as_strided((positions, columns, channels), (channels, channels, 1)),
+    )
+    products = products.view(rows, out, columns, channels)
+    return products.flip(0).permute(1, 3, 0, 2), grad_sum
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Of the channels, (C,) float32; those of bfloat16 are added up in float32, and rounded."""
+    return x.sum((0, 2, 3)).float()
 
 
 def _signed(numbers: Tensor) -> Tensor:
@@ -77,6 +86,6 @@ def _signed(numbers: Tensor) -> Tensor:
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
-    """(N, O), (N, I) int8 -> (O, I) float32, sums over N."""
+    """(N, ...), (N, ...) int8 -> float32, for all pairs of a column each their sum over N."""
     parts = zip(x.split(MOST_PRODUCTS), y.split(MOST_PRODUCTS), strict=True)
-    return sum(torch._int_mm(a.T, b).float() for a, b in parts)
+    return sum(torch._int_mm(a.flatten(1).T, b.flatten(1).contiguous()).float() for a, b in parts)

@@ -12,6 +12,14 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
     return x.unflatten(3, (-1, channels)).flatten(2, 3).permute(0, 3, 1, 2)
 
 
+def in_blocks(x: Tensor, pixels: int) -> Tensor:
+    """(B, C, H, n * W) -> (B, n * C, H, W), blocks of n pixels in a row, or of a kernel's weights;
+    no copy if channels-last. W has to be a whole number.
+    """
+    x = x.permute(0, 2, 3, 1)
+    return x.unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)
+
+
 def sum_of_shares(
     x: Tensor, shares: int, channels: int, *, rows: int = 1, pixels: int = 1
 ) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models.device import triton_kernels
+from models.device import dtype_of_maps, triton_kernels
 from models.frozen_conv import FrozenConv, max_pool
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
@@ -56,8 +56,8 @@ class VGG19Features(nn.Module):
             features keep about their size.
         padding: of the first convolution, "zeros" (as trained) or "replicate".
         dtype: precision of the convolutions and of the features; in float16 all features are
-            FLOAT16_SCALE times as large. torch.int8 stands for float32 with gradients from 8-bit
-            integers, on CPUs that have them (models.int8.is_exact).
+            FLOAT16_SCALE times as large. torch.int8 stands for that of dtype_of_maps with gradients
+            from 8-bit integers, on CPUs that have them (models.int8.is_exact).
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
@@ -77,7 +77,7 @@ class VGG19Features(nn.Module):
     ) -> None:
         super().__init__()
         self.int8 = dtype == torch.int8
-        self.dtype, self.pooling = torch.float32 if self.int8 else dtype, pooling
+        self.dtype, self.pooling = dtype_of_maps(dtype), pooling
         device = torch.device(device)
         # See max_pool; PyTorch's own is faster elsewhere.
         is_max = pooling == "max"

@@ -3,10 +3,33 @@
 import pytest
 import torch
 
-from models import device
-from models.device import free_memory, is_out_of_memory, peak_memory, taken_memory
+from models import device, int8
+from models.device import (
+    dtype_of_maps,
+    free_memory,
+    is_out_of_memory,
+    peak_memory,
+    pick_precision,
+    taken_memory,
+)
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("integers", "halves", "picked", "maps"),
+    [
+        (True, True, torch.int8, torch.bfloat16),  # VNNI and bfloat16, as Zen 4
+        (True, False, torch.int8, torch.float32),  # VNNI
+        (False, True, torch.bfloat16, torch.bfloat16),  # AMX, with which integers go wrong
+        (False, False, torch.float32, torch.float32),
+    ],
+)
+def test_the_fastest_precision_is_picked(monkeypatch, integers, halves, picked, maps):
+    monkeypatch.setattr(int8, "pays", lambda _: integers)
+    monkeypatch.setattr(device, "_bfloat16_is_faster", lambda _: halves)
+    assert pick_precision("auto", CPU) == picked
+    assert dtype_of_maps(picked) == maps
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):

@@ -17,16 +17,18 @@ def with_gradients(x, weight, convolve, incoming):
 
 
 @pytest.mark.parametrize("most_products", [learned_conv.MOST_PRODUCTS, 50])
-@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 2), (1, 9)])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 2), (9, 3)])
 @pytest.mark.parametrize("positive", [False, True])
-def test_output_and_gradients_are_close(monkeypatch, most_products, kernel_size, positive):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_output_and_gradients_are_close(monkeypatch, most_products, kernel_size, positive, dtype):
     monkeypatch.setattr(learned_conv, "MOST_PRODUCTS", most_products)
     torch.manual_seed(0)
     x, weight = torch.randn(2, 6, 12, 14), torch.randn(5, 6, *kernel_size)
     x = x.relu() if positive else x
     incoming = torch.randn_like(F.conv2d(x, weight))
     all_exact = with_gradients(x, weight, F.conv2d, incoming)
-    all_rounded = with_gradients(x, weight, learned_int8_conv, incoming)
+    all_rounded = with_gradients(x.to(dtype), weight, learned_int8_conv, incoming.to(dtype))
+    assert [result.dtype for result in all_rounded] == [dtype, dtype, torch.float32]
     for exact, rounded in zip(all_exact, all_rounded, strict=True):
         assert 0 < (rounded - exact).norm() < 0.02 * exact.norm()
 
@@ -49,14 +51,18 @@ def test_no_gradient_gives_none():
     assert not any(gradient.any() for gradient in gradients)
 
 
-def test_a_network_learns_about_the_same_from_8_bit_integers():
+@pytest.mark.parametrize("stem_stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_learns_about_the_same_from_8_bit_integers(stem_stride, dtype):
     torch.manual_seed(0)
-    net, image = TransformerNet(width=8, num_blocks=2), torch.rand(2, 3, 48, 40)
+    net = TransformerNet(width=8, num_blocks=2, stem_stride=stem_stride)
+    image = torch.rand(2, 3, 48, 40)
     target = torch.rand(2, 3, 48, 40)
     gradients, outputs = [], []
     for use in (False, True):
         net.use_int8(use)
-        outputs.append(net(image))
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            outputs.append(net(image))
         loss = (outputs[-1] - target).square().mean()
         gradients.append(
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, net.parameters())])

@@ -79,7 +79,8 @@ def train(
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
         int8: compute the loss network's features and gradients from 8-bit integers, and those of
-            the network's layers in TransformerNet.use_int8; on CPUs, without mixed precision.
+            the network's layers in TransformerNet.use_int8; on CPUs, with the accelerator's mixed
+            precision that accelerate_name gives.
         data_limit: take the first so many photos only.
         streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
             on reads them again up to there.
@@ -102,8 +103,8 @@ def train(
         RuntimeError: no photo can be read any more; what was learned is saved.
         OSError: a file cannot be read or written.
     """
-    if int8 and (accelerator.mixed_precision != "no" or not is_exact(accelerator.device)):
-        raise ValueError("int8 is for CPUs where it is exact, without mixed precision")
+    if int8 and not is_exact(accelerator.device):
+        raise ValueError("int8 is for CPUs where it is exact")
     global_batch = settings.images_per_step(accelerator.num_processes)
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0

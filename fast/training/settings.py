@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from models.device import dtype_of_maps
+
 SIZE_STEP = 32  # px by which the crops grow at once
 LARGEST_SIZE = 8192  # px
 
@@ -15,6 +17,12 @@ MIXED_PRECISIONS = {
     torch.float16: "fp16",
     torch.int8: "int8",
 }
+
+
+def accelerate_name(precision: str) -> str:
+    """What accelerate calls one of MIXED_PRECISIONS: it cares for the feature maps only."""
+    [dtype] = (dtype for dtype, name in MIXED_PRECISIONS.items() if name == precision)
+    return MIXED_PRECISIONS[dtype_of_maps(dtype)]
 
 
 @dataclass(frozen=True, kw_only=True)
