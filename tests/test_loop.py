@@ -5,6 +5,7 @@ import torch
 
 from fast.training.learner import Learner
 from fast.training.loop import train
+from fast.training.record import Record
 from fast.training.settings import TrainingSettings, crop_size
 from media import write_image
 from models.checkpoint import read_checkpoint
@@ -159,6 +160,25 @@ def test_loss_sees_what_prediction_would_show(job, monkeypatch):
     assert painted[0] == (side + 2 * MARGIN, side + 2 * MARGIN)
     assert seen[0].shape == (2, 3, side, side)
     assert seen[0].min() == 0 and seen[0].max() == 1
+
+
+def test_figures_are_made_up_for(job, monkeypatch):
+    """A training that ended between its last step and its figures gets them by going on."""
+    whole = train(**job)
+    job["output"] = job["output"].with_name("part.pth")
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Record, "finish", end)
+        train(**job)
+    part = read_checkpoint(job["output"])
+    assert part.training["step"] == SETTINGS.steps and not part.figures
+    train(**job, resume=True)
+    finished = read_checkpoint(job["output"])
+    assert finished.figures["total"] == whole.figures["total"] and not finished.resume_state
+    assert all(torch.equal(finished.weights[k], whole.weights[k]) for k in whole.weights)
 
 
 def test_finished_training_is_left_alone(job):

@@ -133,7 +133,7 @@ def train(
         net.load_state_dict(_initial_weights(init_from, net))
     saved = _unfinished(output, checkpoint, accelerator) if resume else None
     step = saved.training["step"] if saved else 0
-    if step == settings.steps:
+    if step == settings.steps and not saved.resume_state:
         return saved
     schedule = Schedule(settings.learning_rate, settings.warmup_steps, settings.steps)
     learner = Learner(net, schedule, accelerator)
@@ -163,23 +163,21 @@ def train(
         images = [image for _, image in shown]
         record = Record(output, images, keep=keep)
 
-    def save() -> None:
-        learner.keep_as_good(step)
-        if not record:
-            return
-        finished = step == settings.steps
+    def fill_in() -> None:
         checkpoint.weights, state = learner.good
-        checkpoint.resume_state = {} if finished else state | {"unreadable": sorted(unreadable)}
+        checkpoint.resume_state = state | {"unreadable": sorted(unreadable)}
         checkpoint.training |= {
             "step": step,
             "images": step * global_batch,
             "device": _name(device),
             "unreadable": len(unreadable),
         }
-        record.save(checkpoint, learner.bare_net)
-        if finished:  # figures that compare with others are of float32
-            exact_loss = PerceptualLoss(loss, [style_image.to(device)])
-            record.finish(checkpoint, checkpoint.build().to(device), exact_loss)
+
+    def save() -> None:
+        learner.keep_as_good(step)
+        if record:
+            fill_in()
+            record.save(checkpoint, learner.bare_net)
 
     learner.keep_as_good(step)
     first_step = step
@@ -225,6 +223,12 @@ def train(
             step = learner.go_back(error)
             if record:
                 record.go_back(step)
+    if record:
+        fill_in()
+        checkpoint.resume_state = {}
+        # Figures that compare with others are of float32.
+        exact_loss = PerceptualLoss(loss, [style_image.to(device)])
+        record.finish(checkpoint, checkpoint.build().to(device), exact_loss)
     accelerator.wait_for_everyone()
     return checkpoint
 
@@ -257,7 +261,10 @@ def _any_process(accelerator: Accelerator, stop: bool) -> bool:
 
 def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
     """Weights of another style's network of the same architecture."""
-    _, initial = read_network(path)
+    try:
+        _, initial = read_network(path)
+    except ValueError as error:
+        raise ValueError(f"--init-from {error}") from error
     if initial.arguments | {"margin": net.margin} != net.arguments:
         raise ValueError(
             f"--init-from {path} is a network of {initial.arguments}, this training's has "

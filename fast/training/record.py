@@ -140,7 +140,7 @@ class Record:
         self._extend_sheet(net)
 
     def finish(self, checkpoint: Checkpoint, net: TransformerNet, loss: PerceptualLoss) -> None:
-        """Add the figures of the photos to the checkpoint, once it is safe on the disk."""
+        """Write the finished checkpoint, with the figures of the photos."""
         checkpoint.figures = summary([measure(net, loss, image) for image in self.images])
         write_atomically(self.output, checkpoint.to_bytes())
 
