@@ -114,8 +114,9 @@ def parse_args() -> argparse.Namespace:
         "--mixed-precision",
         choices=("auto", *MIXED_PRECISIONS.values()),
         default="auto",
-        help="precision of the convolutions; auto takes bf16 or, on CPUs, int8 where they are "
-        "faster, else no (default: %(default)s)",
+        help="precision of the convolutions; auto takes bf16 where it is fast, on CPUs "
+        "rather int8 if that is faster (with maps in bf16 if the CPU has it), else no (default: "
+        "%(default)s)",
     )
     run.add_argument(
         "--compile",

@@ -47,14 +47,15 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the convolutions: the named one, or for "auto" 8-bit integers where they are far
-    faster than float32, else bfloat16 where that is faster.
+    """Precision of the convolutions: the named one, or for "auto" the fastest here: bfloat16 with
+    matrix units, else 8-bit integers on CPUs that have instructions for them, else bfloat16 where
+    it is faster than float32.
 
     Raises:
         ValueError: unknown name, or not to be had on this device.
     """
     if name == "auto":
-        if int8.pays(device):
+        if not _cpu_has("amx_tile") and int8.pays(device):
             return torch.int8
         return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
     if name not in PRECISIONS:
@@ -69,11 +70,18 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 def dtype_of_maps(precision: torch.dtype) -> torch.dtype:
     """Type of the feature maps in training and in optimisation: the precision's own; with 8-bit
-    integers, which only convolve, bfloat16 on CPUs that are fast in it.
+    integers, which are for CPUs and only convolve, bfloat16 if the CPU has instructions for it.
     """
     if precision != torch.int8:
         return precision
-    return torch.bfloat16 if _bfloat16_is_faster(torch.device("cpu")) else torch.float32
+    # No timing: it must be the same in each process, and when a training goes on.
+    return torch.bfloat16 if _cpu_has("amx_tile", "avx512_bf16") else torch.float32
+
+
+def _cpu_has(*instructions: str) -> bool:
+    """Whether the CPU has any of them, as far as PyTorch tells."""
+    tests = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in instructions)
+    return any(test() for test in tests)
 
 
 def triton_kernels(device: torch.device) -> ModuleType | None:
@@ -113,8 +121,7 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
 
     # With instructions for it, it is; beside other programs a timing might say otherwise now and
     # then.
-    tests = "_is_amx_tile_supported", "_is_avx512_bf16_supported"
-    if any(getattr(torch.cpu, test, bool)() for test in tests):
+    if _cpu_has("amx_tile", "avx512_bf16"):
         return True
 
     def convolution(dtype: torch.dtype) -> Callable[[], Tensor]:

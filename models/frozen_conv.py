@@ -18,8 +18,8 @@ class FrozenConv(nn.Module):
     Args:
         weight: (O, I, 3, 3) float32.
         bias: (O,) float32.
-        dtype: of input and output; torch.int8 stands for that of dtype_of_maps, whose gradients,
-            and if asked for values, come from 8-bit integers.
+        dtype: of input and output; with torch.int8 they have the type that dtype_of_maps gives, and
+            gradients, and if asked for values, come from 8-bit integers.
         device: where to compute.
         padding: by a px, with "zeros" or "replicate".
     """

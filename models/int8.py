@@ -52,7 +52,8 @@ class Levels:
     @classmethod
     def of(cls, x: Tensor, *, signed: bool = False) -> "Levels":
         """The finest levels for the values of a tensor (B, C, H, W)."""
-        rows = x.permute(0, 2, 3, 1).flatten(0, 1)  # whole ones, for few channels are slow
+        # Over the rows first: vectors of one pixel's channels, if they are few, take long.
+        rows = x.permute(0, 2, 3, 1).flatten(0, 1)
         low, high = rows.amin(0).amin(0), rows.amax(0).amax(0)
         return cls.between(low.float(), high.float(), signed=signed)
 
@@ -181,12 +182,12 @@ def quantize(x: Tensor, *, zero: int = ZERO, where: Tensor | None = None) -> tup
     low, high = (value.item() for value in torch.aminmax(_pixels(x)))
     largest = max(high, -low) if zero else high
     step = max(largest / (LARGEST - zero), SMALLEST_STEP) if largest else 1.0
-    numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor([TO_WHOLE + zero])
+    numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor(TO_WHOLE + zero)
     masks = repeat(None) if where is None else _parts(where)
     for values, mask, part in zip(_parts(x), masks, _parts(numbers), strict=False):
         if mask is not None:
             values = torch.ops.aten.threshold_backward(values, mask, 0)
-        part.copy_(torch.add(shift, values, alpha=1 / step).view(torch.int32))
+        part.copy_(torch.add(shift, values.float(), alpha=1 / step).view(torch.int32))
     return numbers, step
 
 

@@ -141,7 +141,7 @@ class RowConv2d(nn.Conv2d):
     With whole numbers and, in prediction on the CPU, in bfloat16, where the convolution takes less
     time than the sum, some pixels of a row are computed as one with as many times more channels,
     from kernels that are shifted. There the output's width has to be a multiple of their number
-    (BLOCKS).
+    (BLOCKS), in training the input's, too, and the kernel's width one more than a multiple.
     """
 
     int8 = False  # see TransformerNet.use_int8

@@ -13,7 +13,8 @@ MOST_PRODUCTS = 2**17
 
 def learned_int8_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve (B, I, H, W) without padding with trainable weights (O, I, kH, kW) in float32; the
-    image may be in bfloat16, and the output is like it.
+    image may be in bfloat16, and the output is like it. O is 2 or more: PyTorch 2.14 multiplies a
+    single row wrongly.
     """
     return _LearnedConv.apply(x, weight)
 
@@ -37,11 +38,11 @@ class _LearnedConv(torch.autograd.Function):
 
         products, grad_sum = _correlation(numbers, grad_numbers)
         # Rounding leaves small gradients out that have one sign nearly everywhere, as after a
-        # normalisation, and their sum with them: the share of the inputs' means is computed of the
-        # exact sum.
+        # normalisation, and their sum with them: the share of the inputs' means is computed of
+        # their sum before that.
         mean = mean / levels.step
-        exact_sum = _sums(grad) / grad_levels.step
-        of_sums = torch.outer(grad_sum, ZERO - levels.zero - mean) + torch.outer(exact_sum, mean)
+        sum_before = _sums(grad) / grad_levels.step
+        of_sums = torch.outer(grad_sum, ZERO - levels.zero - mean) + torch.outer(sum_before, mean)
         steps = torch.outer(grad_levels.step, levels.step)
         return grad_x, (products + of_sums[..., None, None]) * steps[..., None, None]
 
@@ -76,7 +77,9 @@ def _correlation(numbers: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(x: Tensor) -> Tensor:
-    """Of the channels, (C,) float32; those of bfloat16 are added up in float32, and rounded."""
+    """Of the channels, (C,) float32. Those of bfloat16 are added up in float32 and rounded once,
+    which takes less than half of the time that it would without.
+    """
     return x.sum((0, 2, 3)).float()
 
 
@@ -88,4 +91,7 @@ def _signed(numbers: Tensor) -> Tensor:
 def _product(x: Tensor, y: Tensor) -> Tensor:
     """(N, ...), (N, ...) int8 -> float32, for all pairs of a column each their sum over N."""
     parts = zip(x.split(MOST_PRODUCTS), y.split(MOST_PRODUCTS), strict=True)
-    return sum(torch._int_mm(a.flatten(1).T, b.flatten(1).contiguous()).float() for a, b in parts)
+    return sum(
+        torch._int_mm(a.flatten(1).contiguous().T, b.flatten(1).contiguous()).float()
+        for a, b in parts
+    )

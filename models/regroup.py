@@ -13,8 +13,8 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
 
 
 def in_blocks(x: Tensor, pixels: int) -> Tensor:
-    """(B, C, H, n * W) -> (B, n * C, H, W), blocks of n pixels in a row, or of a kernel's weights;
-    no copy if channels-last. W has to be a whole number.
+    """(B, C, H, W) -> (B, pixels * C, H, W / pixels): a block of so many pixels in a row becomes
+    one, as from_blocks takes it apart. W has to be a multiple of them.
     """
     x = x.permute(0, 2, 3, 1)
     return x.unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)

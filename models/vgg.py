@@ -56,8 +56,9 @@ class VGG19Features(nn.Module):
             features keep about their size.
         padding: of the first convolution, "zeros" (as trained) or "replicate".
         dtype: precision of the convolutions and of the features; in float16 all features are
-            FLOAT16_SCALE times as large. torch.int8 stands for that of dtype_of_maps with gradients
-            from 8-bit integers, on CPUs that have them (models.int8.is_exact).
+            FLOAT16_SCALE times as large. With torch.int8 features have the type that dtype_of_maps
+            gives, and gradients come from 8-bit integers, on CPUs that have them
+            (models.int8.is_exact).
         device: where to compute; the form of the convolutions depends on it, so it cannot be moved.
 
     Raises:
@@ -121,7 +122,7 @@ class VGG19Features(nn.Module):
             image: (B, 3, H, W) float32 RGB in [0, 1]; values outside are allowed.
             layers: some of the layers given at construction; all of them by default. The pass ends
                 at the deepest one.
-            rounded: with dtype torch.int8 compute them from 8-bit integers, in half the time.
+            rounded: with dtype torch.int8 compute them, too, from 8-bit integers, which is faster.
 
         Returns:
             dict from layer name to (B, C, h, w) in the network's dtype. Blocks 1 to 5 have
@@ -152,8 +153,8 @@ class VGG19Features(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for previous, name in zip((None, *self.names), self.names[: deepest + 1], strict=False):
             if name.startswith("conv"):
-                # With its ReLU, unless the convolution's own output is asked for. The first is in
-                # float32 in any case: it sees negative values.
+                # With its ReLU, unless the convolution's own output is asked for. The first one's
+                # input is not rounded: it has negative values.
                 conv, is_rounded = self.convs[name], rounded and previous is not None
                 is_pooled = self.pools_relu and _is_pooled(name, wanted)
                 x = conv(x, relu=name not in wanted, rounded=is_rounded, pooled=is_pooled)

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import (
-    dtype_of_maps,
-    free_memory,
-    is_out_of_memory,
-    keep_pages,
-    taken_memory,
-)
+from models.device import free_memory, is_out_of_memory, keep_pages, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
@@ -189,9 +183,9 @@ def needed(
         size: height and width of the image in px.
         side: longest side of a tile without its halo in px.
         settings, loss: of the run.
-        dtype: precision of the convolutions.
+        dtype: precision of the features.
     """
-    pixels, bytes_each = size[0] * size[1], dtype_of_maps(dtype).itemsize
+    pixels, bytes_each = size[0] * size[1], dtype.itemsize
     remembered = 1  # Adam's means of the gradient and of its square
     if settings.optimizer == "lbfgs":
         limit = SHORT_HISTORY if pixels >= LARGE else settings.history

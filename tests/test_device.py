@@ -17,17 +17,19 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("integers", "halves", "picked", "maps"),
+    ("integers", "instructions", "picked", "maps"),
     [
-        (True, True, torch.int8, torch.bfloat16),  # VNNI and bfloat16, as Zen 4
-        (True, False, torch.int8, torch.float32),  # VNNI
-        (False, True, torch.bfloat16, torch.bfloat16),  # AMX, with which integers go wrong
-        (False, False, torch.float32, torch.float32),
+        (True, {"amx_tile", "avx512_bf16"}, torch.bfloat16, torch.bfloat16),
+        (True, {"avx512_bf16"}, torch.int8, torch.bfloat16),  # Zen 4
+        (True, set(), torch.int8, torch.float32),
+        (False, {"avx512_bf16"}, torch.bfloat16, torch.bfloat16),
     ],
 )
-def test_the_fastest_precision_is_picked(monkeypatch, integers, halves, picked, maps):
+def test_the_fastest_precision_is_picked(monkeypatch, integers, instructions, picked, maps):
     monkeypatch.setattr(int8, "pays", lambda _: integers)
-    monkeypatch.setattr(device, "_bfloat16_is_faster", lambda _: halves)
+    monkeypatch.setattr(device, "_cpu_has", lambda *names: bool(instructions & set(names)))
+    # Without what it remembers.
+    monkeypatch.setattr(device, "_bfloat16_is_faster", device._bfloat16_is_faster.__wrapped__)
     assert pick_precision("auto", CPU) == picked
     assert dtype_of_maps(picked) == maps
 

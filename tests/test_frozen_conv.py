@@ -12,7 +12,7 @@ from tests.conftest import NEEDS_INT8
 def maps(request, monkeypatch):
     """Type of the maps beside 8-bit integers, on any processor."""
     is_bfloat16 = request.param == torch.bfloat16
-    monkeypatch.setattr(device, "_bfloat16_is_faster", lambda _: is_bfloat16)
+    monkeypatch.setattr(device, "_cpu_has", lambda *_: is_bfloat16)
     return request.param
 
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from models.layers import RowConv2d, UpsampleConvLayer
-from tests.conftest import assert_same_gradients
+from tests.conftest import NEEDS_INT8, assert_same_gradients
 
 
 @pytest.mark.parametrize("compiling", [False, True])
@@ -39,6 +39,22 @@ def test_convolution_by_rows_equals_the_direct_one():
     result = conv(x)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     assert_same_gradients(result, expected, (x, conv.weight, conv.bias), rtol=1e-4, atol=1e-4)
+
+
+@NEEDS_INT8
+@pytest.mark.parametrize(("kernel_size", "out"), [(9, 3), (5, 12)])
+def test_convolution_by_blocks_has_nearly_the_same_gradients(kernel_size, out):
+    torch.manual_seed(0)
+    conv = RowConv2d(5, out, kernel_size)
+    conv.int8 = True
+    x = torch.randn(2, 5, 14, 24, requires_grad=True)
+    results = conv(x), F.conv2d(x, conv.weight, conv.bias)
+    incoming = torch.randn_like(results[0])
+    inputs = x, conv.weight, conv.bias
+    gradients = (torch.autograd.grad(result, inputs, incoming) for result in results)
+    for rounded, exact in zip(*([*r] for r in gradients), strict=True):
+        assert (rounded - exact).norm() < 0.02 * exact.norm()
+    assert 0 < (results[0] - results[1]).norm() < 0.02 * results[1].norm()
 
 
 @pytest.mark.parametrize("channels", [4, 16, 32])

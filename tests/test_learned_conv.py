@@ -17,7 +17,7 @@ def with_gradients(x, weight, convolve, incoming):
 
 
 @pytest.mark.parametrize("most_products", [learned_conv.MOST_PRODUCTS, 50])
-@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 2), (9, 3)])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 2), (9, 3), (1, 9), (4, 1)])
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_output_and_gradients_are_close(monkeypatch, most_products, kernel_size, positive, dtype):

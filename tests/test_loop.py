@@ -2,17 +2,19 @@ import dataclasses
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from fast.training.learner import Learner
 from fast.training.loop import train
 from fast.training.record import Record
-from fast.training.settings import TrainingSettings, crop_size
+from fast.training.settings import TrainingSettings, accelerate_name, crop_size
 from media import write_image
 from models.checkpoint import read_checkpoint
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.transformer_net import MARGIN, TransformerNet
-from tests.conftest import SETTINGS, SHALLOW, make_parquet, smooth_image
+from tests.conftest import NEEDS_INT8, SETTINGS, SHALLOW, make_parquet, smooth_image
 
 
 def test_training_lowers_the_loss_and_describes_itself(job, report_every_step):
@@ -101,6 +103,24 @@ def test_periodic_checkpoints_can_be_resumed(job, tmp_path):
     assert read_checkpoint(job["output"]).training["step"] == 4
     resumed = train(**job, resume=True)
     assert all(torch.equal(resumed.weights[k], whole.weights[k]) for k in whole.weights)
+
+
+@NEEDS_INT8
+def test_8_bit_integers_train_about_the_same_and_go_on(job, tmp_path, report_every_step):
+    exact = train(**job | {"output": tmp_path / "exact.pth"})
+    other = "no" if accelerate_name("int8") == "bf16" else "bf16"
+    job["int8"] = True
+    with pytest.raises(ValueError, match="int8 needs the mixed precision"):
+        train(**job | {"accelerator": with_precision(other)})
+    job["accelerator"] = with_precision(accelerate_name("int8"))
+    whole, _ = assert_resumes_to_the_same_weights(job, tmp_path, stop_at=4)
+    assert whole.training["mixed_precision"] == "int8"
+    assert whole.figures["total"] == pytest.approx(exact.figures["total"], rel=0.05)
+
+
+def with_precision(name):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=name, cpu=True)
 
 
 def test_training_starts_from_another_style(job, tmp_path):

@@ -17,7 +17,7 @@ from fast.training.losses import BatchLosses
 from fast.training.photos import read_photos, tell_left_out
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
-from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
+from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
 from media import as_float, read_image, sha256
 from models.checkpoint import Checkpoint, read_network
 from models.int8 import is_exact
@@ -79,8 +79,8 @@ def train(
         loss: layers and weights of the perceptual loss.
         accelerator: devices, processes, mixed precision and trackers.
         int8: compute the loss network's features and gradients from 8-bit integers, and those of
-            the network's layers in TransformerNet.use_int8; on CPUs, with the accelerator's mixed
-            precision that accelerate_name gives.
+            the network's layers in TransformerNet.use_int8; on CPUs, with accelerate_name("int8")
+            as the accelerator's mixed precision.
         data_limit: take the first so many photos only.
         streaming: read parquet files or a data set of a hub while training, see PhotoStream; going
             on reads them again up to there.
@@ -105,6 +105,8 @@ def train(
     """
     if int8 and not is_exact(accelerator.device):
         raise ValueError("int8 is for CPUs where it is exact")
+    if int8 and accelerator.mixed_precision != accelerate_name("int8"):
+        raise ValueError(f"int8 needs the mixed precision {accelerate_name('int8')} here")
     global_batch = settings.images_per_step(accelerator.num_processes)
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0

@@ -20,9 +20,10 @@ MIXED_PRECISIONS = {
 
 
 def accelerate_name(precision: str) -> str:
-    """What accelerate calls one of MIXED_PRECISIONS: it cares for the feature maps only."""
-    [dtype] = (dtype for dtype, name in MIXED_PRECISIONS.items() if name == precision)
-    return MIXED_PRECISIONS[dtype_of_maps(dtype)]
+    """What accelerate has to be told for one of MIXED_PRECISIONS: it decides the type of the
+    feature maps only.
+    """
+    return MIXED_PRECISIONS[dtype_of_maps(torch.int8)] if precision == "int8" else precision
 
 
 @dataclass(frozen=True, kw_only=True)
