@@ -203,6 +203,8 @@ def mixed_precision(args: argparse.Namespace, device: torch.device) -> str:
     precision = args.mixed_precision
     if precision == "auto" and args.resume and args.output.exists():
         precision = read_checkpoint(args.output).training.get("mixed_precision", "auto")
+        if precision not in ("auto", *MIXED_PRECISIONS.values()):
+            raise ValueError(f"{args.output} is damaged: its mixed precision is {precision}")
     if precision == "auto":
         precision = MIXED_PRECISIONS[pick_precision("auto", device)]
     # Decided by a measurement, which may come out differently in another process.

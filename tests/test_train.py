@@ -99,6 +99,15 @@ def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path
     assert code == 2 and "give one" in err
 
 
+def test_resume_tells_of_an_unknown_precision(run, job):
+    checkpoint = read_checkpoint(CHECKPOINTS / "starry_night.pth")
+    checkpoint.training["mixed_precision"] = "foo"
+    job["output"].write_bytes(checkpoint.to_bytes())
+    files = ["--style", job["style"], "--data", job["data"], "-o", job["output"]]
+    code, _, err = run(train_cli, *files, "--resume", "--cpu")
+    assert code == 2 and "style.pth is damaged: its mixed precision is foo" in err
+
+
 def test_two_trainings_never_write_the_same_files(run, job, tmp_path):
     lock = tmp_path / ".style.pth.lock"
     hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
