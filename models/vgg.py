@@ -77,7 +77,6 @@ class VGG19Features(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        self.int8 = dtype == torch.int8
         self.dtype, self.pooling = dtype_of_maps(dtype), pooling
         device = torch.device(device)
         # See max_pool; PyTorch's own is faster elsewhere.
