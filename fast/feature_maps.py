@@ -14,6 +14,7 @@ from torch import Tensor
 from fast.arithmetic import add_scaled, extreme, fill, mean_and_variance, of_all
 from fast.stores import Store
 from fast.workers import Workers
+from models.grain import grain_of
 from models.int8 import LARGEST, Int8Kernel, Levels, cut_off
 from models.layers import ConvLayer, UpsampleConvLayer
 from models.padding import reflected_indices
@@ -44,26 +45,32 @@ class Features(Protocol):
 
 
 class Photo:
-    """An image with a reflected margin, in [0, 1]."""
+    """An image with a reflected margin and grain, in [0, 1]."""
 
     channels = 3
     levels = None
 
-    def __init__(self, image: Tensor, margin: int) -> None:
+    def __init__(self, image: Tensor, margin: int, grain: Tensor | None) -> None:
         self.pixels, self.margin = image[0].permute(1, 2, 0), margin  # (H, W, 3)
+        self.grain = None if grain is None else grain.to(image.device)
         self.rows = reflected_indices(len(self.pixels), margin, margin).to(image.device)
         self.height, self.width = (size + 2 * margin for size in image.shape[-2:])
 
     def read(self, top: int, out: Tensor) -> None:
         rows = self.pixels[self.rows[top : top + len(out)]]
         inside = out[:, self.margin : self.width - self.margin]
-        if rows.is_floating_point() and self.levels:
+        if not rows.is_floating_point():
+            inside.copy_(rows)
+        elif self.levels:
             cut_off((rows * LARGEST + 0.5).clamp_(0, LARGEST), out=inside)
         else:
-            inside.copy_(rows)
-            if out.is_floating_point() and not rows.is_floating_point():
-                inside.div_(LARGEST)
+            inside.copy_(rows * LARGEST)
         _fill_border(out.transpose(0, 1), self.margin, self.margin, "reflect", 0)
+        if self.grain is not None:
+            grain = grain_of(self.grain, top, *out.shape[:2]).permute(1, 2, 0)
+            out.copy_((out + grain.short()).clamp_(0, LARGEST))
+        if not self.levels:
+            out.div_(LARGEST)
 
     def to_levels(self) -> Levels:
         step = torch.full((3,), 1 / LARGEST, device=self.pixels.device)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.grain import add_grain
 from models.layers import ConvLayer, UpsampleConvLayer
 from models.transformer_net import TransformerNet
 
@@ -29,7 +30,7 @@ class PlainNet(nn.Module):
             (B, 3, H, W) RGB around [0, 1], with H and W rounded up to multiples of 4 times the
             stem's stride; what is too much is to be cut off.
         """
-        net, x = self.net, image
+        net, x = self.net, add_grain(image, self.net.grain)
         for layer in net.encoder:
             x = F.relu(_conv_norm(x, layer))
         for block in net.trunk:

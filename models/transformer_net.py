@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.grain import GRAIN, add_grain, make_grain
 from models.layers import ConvLayer, ResidualBlock, RowConv2d, UpsampleConvLayer
 from models.padding import reflect
 
@@ -35,13 +36,14 @@ class TransformerNet(nn.Module):
     leaves a checkerboard; a linear output, because a scaled tanh saturates into white blobs that
     no gradient reaches.
 
-    Networks that other projects trained have no margin, and some are transposed or end in a
-    sigmoid.
+    Networks that other projects trained have neither margin nor grain, and some are transposed or
+    end in a sigmoid.
 
     Args:
         width: channels of the first layer; the trunk has four times as many.
         num_blocks: residual blocks.
         margin: px around an image that are painted, too, and cut off, see with_margin.
+        grain: noise that an image gets in grey levels at most, see models/grain.py.
         transposed: up-sample by transposed convolutions.
         sigmoid: end in a sigmoid instead of a linear output.
         stem_stride: of the first convolution, 1 or 2. With 2 no layer works at the image's full
@@ -49,8 +51,8 @@ class TransformerNet(nn.Module):
             Shi et al., arXiv 1609.05158), in a third of the time.
 
     Raises:
-        ValueError: width or num_blocks is not positive, the margin is not from 0 to 64 or odd with
-            a stem_stride of 2, or that is another.
+        ValueError: width or num_blocks is not positive, margin or grain is not from 0 to 64 or the
+            margin odd with a stem_stride of 2, or that is another.
     """
 
     int8 = False  # see use_int8
@@ -61,6 +63,7 @@ class TransformerNet(nn.Module):
         width: int = 32,
         num_blocks: int = 5,
         margin: int = MARGIN,
+        grain: int = GRAIN,
         transposed: bool = False,
         sigmoid: bool = False,
         stem_stride: int = 1,
@@ -72,6 +75,8 @@ class TransformerNet(nn.Module):
             )
         if not 0 <= margin <= 64:
             raise ValueError(f"the margin must be from 0 to 64 px, not {margin}")
+        if not 0 <= grain <= 64:
+            raise ValueError(f"the grain must be from 0 to 64 grey levels, not {grain}")
         if stem_stride not in (1, 2) or margin % stem_stride:
             raise ValueError(
                 f"stem_stride must be 1 or 2 and divide the margin, {margin}, not {stem_stride}"
@@ -80,11 +85,13 @@ class TransformerNet(nn.Module):
             "width": width,
             "num_blocks": num_blocks,
             "margin": margin,
+            "grain": grain,
             "transposed": transposed,
             "sigmoid": sigmoid,
             "stem_stride": stem_stride,
         }
         self.margin = margin
+        self.register_buffer("grain", make_grain(grain), persistent=False)
         self.sigmoid = sigmoid
         self.stem_stride = stem_stride
         self.encoder = nn.Sequential(
@@ -101,6 +108,14 @@ class TransformerNet(nn.Module):
         self.to_rgb = RowConv2d(width, 3 * stem_stride**2, kernel_size=kernel_size)
         self.padding = kernel_size // 2  # of the input of the last convolution
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def architecture(self) -> dict[str, int | bool]:
+        """The arguments less what is done to images beforehand: networks with the same ones can
+        have each other's weights.
+        """
+        others = {"margin", "grain"}
+        return {name: value for name, value in self.arguments.items() if name not in others}
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +146,7 @@ class TransformerNet(nn.Module):
         kind, dtype = image.device.type, self.to_rgb.weight.dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-        x = image.to(dtype).contiguous(memory_format=torch.channels_last)
+        x = add_grain(image, self.grain).to(dtype).contiguous(memory_format=torch.channels_last)
         # All feature maps in that type; autocast itself would pad and normalise in float32.
         with torch.autocast(kind, enabled=False):
             # The strides round up: the result is some px higher and wider.

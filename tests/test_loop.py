@@ -125,6 +125,8 @@ def with_precision(name):
 
 def test_training_starts_from_another_style(job, tmp_path):
     first = train(**job)
+    first.arguments |= {"margin": 0, "grain": 0}  # of the photos, not of the weights
+    job["output"].write_bytes(first.to_bytes())
     job["output"] = tmp_path / "second.pth"
     job["settings"] = TrainingSettings(**{**vars(SETTINGS), "learning_rate": 1e-12})
     second = train(**job, init_from=tmp_path / "style.pth")
@@ -150,12 +152,13 @@ def test_resume_notices_other_photos(job):
         train(**job, resume=True)
 
 
-def test_resume_notices_another_margin(job):
+@pytest.mark.parametrize(("name", "value"), [("margin", 8), ("grain", 0)])
+def test_resume_notices_what_else_is_done_to_photos(job, name, value):
     train(**job)
     checkpoint = read_checkpoint(job["output"])
-    checkpoint.arguments["margin"] = 8
+    checkpoint.arguments[name] = value
     job["output"].write_bytes(checkpoint.to_bytes())
-    with pytest.raises(ValueError, match="another training: with another margin"):
+    with pytest.raises(ValueError, match=f"another training: with another {name}"):
         train(**job, resume=True)
 
 

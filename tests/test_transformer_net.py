@@ -56,6 +56,8 @@ def test_layout_of_the_input_does_not_matter():
         ({"num_blocks": 0}, "1 or more"),
         ({"margin": -1}, "from 0 to 64 px"),
         ({"margin": 10**9}, "from 0 to 64 px"),
+        ({"grain": -1}, "from 0 to 64 grey levels"),
+        ({"grain": 10**9}, "from 0 to 64 grey levels"),
         ({"stem_stride": 3}, "must be 1 or 2"),
         ({"stem_stride": 2, "margin": 3}, "divide the margin, 3"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from fast.training.data import Item, find_training_data, make_loader
@@ -38,6 +38,7 @@ CHANGES = {
     "init_from": "--init-from, or what --quick starts from, was another file or none",
     "processes": "the number of processes was another one",
     "margin": "with another margin around the paintings",
+    "grain": "with another grain",
 }
 
 
@@ -175,6 +176,11 @@ def train(
             "unreadable": len(unreadable),
         }
 
+    def note(failures: list[str]) -> None:
+        if accelerator.is_main_process:
+            tell_left_out(failures, unreadable)
+        unreadable.update(failures)  # those of others are told of at the next checkpoint
+
     def save() -> None:
         learner.keep_as_good(step)
         if record:
@@ -190,7 +196,7 @@ def train(
         clock, stop = Clock(global_batch, step), None
         try:
             for content, failures in _batches(clock.watch(loader)):
-                tell_left_out(failures, unreadable)
+                note(failures)
                 content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
                     values = losses(content, seed=settings.seed + step)
@@ -211,6 +217,7 @@ def train(
                 if must_save or step % CHECK_EVERY == 0:
                     learner.check()
                 if must_save:
+                    note(gather_object(sorted(unreadable)))
                     save()
                 elif step % KEEP_EVERY == 0:
                     learner.keep_as_good(step)
@@ -267,10 +274,10 @@ def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
         _, initial = read_network(path)
     except ValueError as error:
         raise ValueError(f"--init-from {error}") from error
-    if initial.arguments | {"margin": net.margin} != net.arguments:
+    if initial.architecture != net.architecture:
         raise ValueError(
-            f"--init-from {path} is a network of {initial.arguments}, this training's has "
-            f"{net.arguments}; see --width, --num-blocks and --stem-stride"
+            f"--init-from {path} is a network of {initial.architecture}, this training's has "
+            f"{net.architecture}; see --width, --num-blocks and --stem-stride"
         )
     return initial.state_dict()
 

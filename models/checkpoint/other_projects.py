@@ -157,6 +157,7 @@ def from_other_project(theirs: dict[str, Any]) -> tuple[str, dict[str, int], dic
         "width": max(1, theirs[names["encoder.0.conv.weight"]].numel() // (3 * 9 * 9)),
         "num_blocks": num_blocks,
         "margin": 0,  # their programs paint the bare image
+        "grain": 0,
         "transposed": project.transposed,
         "sigmoid": project.sigmoid,
     }
