@@ -172,6 +172,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--resume goes on and --force starts anew; give one of them")
     for file in written_files(args.output):
         cli.check_output(file, exists_ok=True)
+    if not args.style.exists():
+        raise ValueError(f"--style {args.style} does not exist")
     if args.init_from and not args.init_from.is_file():
         raise ValueError(f"--init-from {args.init_from} is no file")
     ours = *written_files(args.output), *kept_checkpoints(args.output)

@@ -214,6 +214,16 @@ def test_two_hosts_learn_the_same(job, tmp_path):
     assert_learned_the_same(alone, outputs[0])
 
 
+def test_two_processes_name_a_photo_that_cannot_be_read_once(job, tmp_path):
+    names = "broken.jpg", "damaged.jpg", "wrong.png"
+    for name in names:
+        (job["data"] / name).write_text(f"{name} is no image")
+    output, start = tmp_path / "o.pth", ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    text = finish(launch(job, output, [*start, "--standalone"], []))
+    assert [text.count(f"left out: {name} ") for name in names] == [1, 1, 1], text
+    assert read_checkpoint(output).training["unreadable"] == len(names)
+
+
 def launch(job, output, start, flags):
     """train.py in a process of its own that computes by itself, or as `start` has it."""
     command = [sys.executable, *start, "train.py", "--style", job["style"], "--data", job["data"]]
@@ -229,9 +239,11 @@ def launch(job, output, start, flags):
 
 
 def finish(*processes):
-    for process in processes:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output.decode()
+    """What they have printed, once they have ended well."""
+    outputs = [process.communicate()[0].decode() for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return "".join(outputs)
 
 
 def assert_learned_the_same(*paths):
