@@ -20,7 +20,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, is_tensorboard_available
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+    is_tensorboard_available,
+)
 from tqdm import tqdm
 
 import cli
@@ -172,8 +176,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--resume goes on and --force starts anew; give one of them")
     for file in written_files(args.output):
         cli.check_output(file, exists_ok=True)
-    if not args.style.exists():
-        raise ValueError(f"--style {args.style} does not exist")
+    if not args.style.is_file():
+        raise ValueError(f"--style {args.style} is no file")
     if args.init_from and not args.init_from.is_file():
         raise ValueError(f"--init-from {args.init_from} is no file")
     ours = *written_files(args.output), *kept_checkpoints(args.output)
@@ -233,6 +237,7 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # constants
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)

@@ -4,10 +4,10 @@
     python -m benchmarks.prediction --sizes 512x512,3840x2160 --turns 5
 
 Both compute the same function, the classic network's; ours as predict.py does it, in the precision
-that it chooses here and with a margin that the textbook does without. PSNR: how close ours is to
-the textbook's float32, both with the margin, for the shipped starry_night. Utilisation is the
-textbook's arithmetic, done as often as images are painted, beside the fastest large matrix product
-here; ours does less of it.
+that it chooses here and with a margin and grain that the textbook does without. PSNR: how close
+ours is to the textbook's float32, both with margin and grain, for the shipped starry_night.
+Utilisation is the textbook's arithmetic, done as often as images are painted, beside the fastest
+large matrix product here; ours does less of it.
 """
 
 import math
@@ -24,6 +24,7 @@ from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import load_net, set_precision, stylize
 from media import find_images, read_image
 from models.device import keep_pages, pick_device, pick_precision
+from models.grain import GRAIN
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 from predict import SAMPLE_PHOTOS
@@ -38,7 +39,7 @@ def images_per_second(ours: bool, width: int, height: int, device: torch.device)
         keep_pages()
     torch.manual_seed(0)
     image = torch.rand(1, 3, height, width, device=device)
-    net = TransformerNet().eval().requires_grad_(False).to(device)
+    net = TransformerNet(grain=GRAIN if ours else 0).eval().requires_grad_(False).to(device)
     if ours:
         run = partial(stylize, set_precision(net, pick_precision("auto", device)))
     else:
@@ -54,7 +55,7 @@ def images_per_second(ours: bool, width: int, height: int, device: torch.device)
 @torch.inference_mode()
 def operations_per_pixel() -> float:
     """Of the textbook's forward pass."""
-    side, net = 256, PlainNet(TransformerNet())
+    side, net = 256, PlainNet(TransformerNet(grain=0))
     return operations(lambda: net(torch.rand(1, 3, side, side))) / side**2
 
 

@@ -96,7 +96,7 @@ def textbook_training(
     """Adam at 1e-3 without a schedule, photos read in the same process; the network after each
     step, without end.
     """
-    ours = TransformerNet().to(style.device)
+    ours = TransformerNet(grain=0).to(style.device)
     net, loss = PlainNet(ours), TextbookLoss(LossSettings(), style)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     crops = TextbookPhotos(photos, size)

@@ -76,5 +76,5 @@ def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
 
 def _kind(net: TransformerNet, photo: Tensor) -> tuple:
     """All that a recording depends on but the photo's values."""
-    weights = tuple(weight.data_ptr() for weight in net.parameters())
-    return photo.shape, net.margin, net.to_rgb.weight.dtype, weights
+    tensors = tuple(tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers()))
+    return photo.shape, net.margin, net.to_rgb.weight.dtype, tensors

@@ -74,7 +74,7 @@ def _last_features(net: TransformerNet, image: Tensor, memory: float, workers: W
         store = MemoryStore() if fits and not is_cheap else None
         return Convolved(layer, source, store, workers, int8=int8)
 
-    features: Features = convolved(net.encoder[0], Photo(image, net.margin, net.grain), int8=int8)
+    features: Features = convolved(net.encoder[0], Photo(image, net.margin, net.noise), int8=int8)
     features = convolved(net.encoder[1], features)
 
     shape = output_shape(net.encoder[-1], features)

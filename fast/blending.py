@@ -21,10 +21,10 @@ RELATED = 0.1
 
 
 def are_related(nets: Sequence[TransformerNet]) -> bool:
-    """Whether networks have the same architecture and a common start."""
+    """Whether networks have the same architecture, the margin aside, and a common start."""
     first, *others = nets
     return all(
-        net.architecture == first.architecture
+        net.arguments | {"margin": first.margin} == first.arguments
         and F.cosine_similarity(_trunk(first), _trunk(net), dim=0).item() > RELATED
         for net in others
     )

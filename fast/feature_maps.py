@@ -14,7 +14,7 @@ from torch import Tensor
 from fast.arithmetic import add_scaled, extreme, fill, mean_and_variance, of_all
 from fast.stores import Store
 from fast.workers import Workers
-from models.grain import grain_of
+from models.grain import repeated
 from models.int8 import LARGEST, Int8Kernel, Levels, cut_off
 from models.layers import ConvLayer, UpsampleConvLayer
 from models.padding import reflected_indices
@@ -45,32 +45,35 @@ class Features(Protocol):
 
 
 class Photo:
-    """An image with a reflected margin and grain, in [0, 1]."""
+    """An image with a reflected margin and grain, in [0, 1]; see TransformerNet."""
 
     channels = 3
     levels = None
 
-    def __init__(self, image: Tensor, margin: int, grain: Tensor | None) -> None:
+    def __init__(self, image: Tensor, margin: int, noise: Tensor | None) -> None:
         self.pixels, self.margin = image[0].permute(1, 2, 0), margin  # (H, W, 3)
-        self.grain = None if grain is None else grain.to(image.device)
         self.rows = reflected_indices(len(self.pixels), margin, margin).to(image.device)
         self.height, self.width = (size + 2 * margin for size in image.shape[-2:])
+        self.noise = None  # (PERIOD, W, 3), on the network's device
+        if noise is not None:
+            self.noise = repeated(noise.permute(1, 2, 0), 1, 0, self.width)
 
     def read(self, top: int, out: Tensor) -> None:
         rows = self.pixels[self.rows[top : top + len(out)]]
         inside = out[:, self.margin : self.width - self.margin]
-        if not rows.is_floating_point():
-            inside.copy_(rows)
-        elif self.levels:
+        white = 1 if rows.is_floating_point() else LARGEST
+        if self.levels and white == 1:
             cut_off((rows * LARGEST + 0.5).clamp_(0, LARGEST), out=inside)
         else:
-            inside.copy_(rows * LARGEST)
+            inside.copy_(rows)
         _fill_border(out.transpose(0, 1), self.margin, self.margin, "reflect", 0)
-        if self.grain is not None:
-            grain = grain_of(self.grain, top, *out.shape[:2]).permute(1, 2, 0)
-            out.copy_((out + grain.short()).clamp_(0, LARGEST))
-        if not self.levels:
-            out.div_(LARGEST)
+        noise = None if self.noise is None else repeated(self.noise, 0, top, len(out))
+        if self.levels and noise is not None:
+            out.copy_((out + noise).clamp_(0, LARGEST))
+        elif noise is not None:
+            out.add_(noise, alpha=white / LARGEST).clamp_(0, white)
+        if not self.levels and white != 1:
+            out.div_(white)
 
     def to_levels(self) -> Levels:
         step = torch.full((3,), 1 / LARGEST, device=self.pixels.device)

@@ -16,33 +16,35 @@ PERIOD = 509
 
 
 @cache
-def make_grain(levels: int) -> Tensor | None:
-    """Grey levels to add, (3, PERIOD, PERIOD) int8 from -levels to levels; None for 0."""
+def make_noise(levels: int) -> Tensor | None:
+    """Grey levels to add, (3, PERIOD, PERIOD) int8 from -levels to levels, one tensor for all who
+    ask; None for 0.
+    """
+    if not levels:
+        return None
     generator = torch.Generator().manual_seed(0)
     shape = 3, PERIOD, PERIOD
-    grain = torch.randint(-levels, levels + 1, shape, generator=generator, dtype=torch.int8)
-    return grain if levels else None
+    return torch.randint(-levels, levels + 1, shape, generator=generator, dtype=torch.int8)
 
 
-def grain_of(grain: Tensor, top: int, height: int, width: int) -> Tensor:
-    """The part for so many rows from `top` on, (3, height, width) int8."""
-    rows, columns = (
-        torch.arange(first, first + size, device=grain.device) % PERIOD
-        for first, size in ((top, height), (0, width))
-    )
-    return grain.index_select(1, rows).index_select(2, columns)
+def repeated(noise: Tensor, dim: int, first: int, size: int) -> Tensor:
+    """So many rows or columns of the repeated noise, from the first one on."""
+    index = torch.arange(first, first + size, device=noise.device) % PERIOD
+    return noise.index_select(dim, index)
 
 
-def add_grain(image: Tensor, grain: Tensor | None) -> Tensor:
+def add_grain(image: Tensor, noise: Tensor | None) -> Tensor:
     """An image with grain.
 
     Args:
         image: (B, 3, H, W) floating point RGB in [0, 1].
-        grain: from make_grain, on the image's device.
+        noise: from make_noise, on the image's device.
 
     Returns:
-        The same in shape, kind and range.
+        The same in shape and range, float32 at least; without noise the image itself.
     """
-    if grain is None:
+    if noise is None:
         return image
-    return (image + grain_of(grain, 0, *image.shape[-2:]) / 255).clamp(0, 1)
+    height, width = image.shape[-2:]
+    noise = repeated(repeated(noise, 1, 0, height), 2, 0, width)
+    return (image + noise / 255).clamp(0, 1)

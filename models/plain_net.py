@@ -30,7 +30,7 @@ class PlainNet(nn.Module):
             (B, 3, H, W) RGB around [0, 1], with H and W rounded up to multiples of 4 times the
             stem's stride; what is too much is to be cut off.
         """
-        net, x = self.net, add_grain(image, self.net.grain)
+        net, x = self.net, add_grain(image, self.net.noise)
         for layer in net.encoder:
             x = F.relu(_conv_norm(x, layer))
         for block in net.trunk:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.grain import GRAIN, add_grain, make_grain
+from models.grain import GRAIN, add_grain, make_noise
 from models.layers import ConvLayer, ResidualBlock, RowConv2d, UpsampleConvLayer
 from models.padding import reflect
 
@@ -34,7 +34,7 @@ class TransformerNet(nn.Module):
     (Ulyanov et al., arXiv 1607.08022) instead of batch normalisation; reflection padding
     everywhere; nearest up-sampling and a convolution instead of a transposed convolution, which
     leaves a checkerboard; a linear output, because a scaled tanh saturates into white blobs that
-    no gradient reaches.
+    no gradient reaches; a margin and grain around and on the image.
 
     Networks that other projects trained have neither margin nor grain, and some are transposed or
     end in a sigmoid.
@@ -51,8 +51,8 @@ class TransformerNet(nn.Module):
             Shi et al., arXiv 1609.05158), in a third of the time.
 
     Raises:
-        ValueError: width or num_blocks is not positive, margin or grain is not from 0 to 64 or the
-            margin odd with a stem_stride of 2, or that is another.
+        ValueError: width or num_blocks is not positive, margin or grain is not from 0 to 64, the
+            stem_stride is not 1 or 2, or the margin no multiple of it.
     """
 
     int8 = False  # see use_int8
@@ -91,7 +91,7 @@ class TransformerNet(nn.Module):
             "stem_stride": stem_stride,
         }
         self.margin = margin
-        self.register_buffer("grain", make_grain(grain), persistent=False)
+        self.register_buffer("noise", make_noise(grain), persistent=False)
         self.sigmoid = sigmoid
         self.stem_stride = stem_stride
         self.encoder = nn.Sequential(
@@ -108,14 +108,6 @@ class TransformerNet(nn.Module):
         self.to_rgb = RowConv2d(width, 3 * stem_stride**2, kernel_size=kernel_size)
         self.padding = kernel_size // 2  # of the input of the last convolution
         self.to(memory_format=torch.channels_last)
-
-    @property
-    def architecture(self) -> dict[str, int | bool]:
-        """The arguments less what is done to images beforehand: networks with the same ones can
-        have each other's weights.
-        """
-        others = {"margin", "grain"}
-        return {name: value for name, value in self.arguments.items() if name not in others}
 
     @property
     def device(self) -> torch.device:
@@ -146,7 +138,7 @@ class TransformerNet(nn.Module):
         kind, dtype = image.device.type, self.to_rgb.weight.dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-        x = add_grain(image, self.grain).to(dtype).contiguous(memory_format=torch.channels_last)
+        x = add_grain(image, self.noise).to(dtype).contiguous(memory_format=torch.channels_last)
         # All feature maps in that type; autocast itself would pad and normalise in float32.
         with torch.autocast(kind, enabled=False):
             # The strides round up: the result is some px higher and wider.

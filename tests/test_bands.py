@@ -51,7 +51,9 @@ def small_bands(monkeypatch):
 
 # All in stores; the trunk in memory and the rest computed anew; the trunk in files.
 @pytest.mark.parametrize("memory", [PLENTY, 300_000, 0])
-@pytest.mark.parametrize("size", [(64, 48), (53, 71), (2, 3), (1, 90), (77, 2), (9, 10)])
+@pytest.mark.parametrize(
+    "size", [(64, 48), (53, 71), (2, 3), (1, 90), (77, 2), (9, 10), (4, 600), (600, 4)]
+)
 def test_bands_make_no_difference(net, small_bands, size, memory):
     image = smooth_image(*size)
     assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
@@ -60,7 +62,8 @@ def test_bands_make_no_difference(net, small_bands, size, memory):
 @pytest.mark.parametrize("memory", [PLENTY, 0])
 @pytest.mark.parametrize("size", [(45, 50), (1, 1), (3, 2), (1, 9)])
 def test_networks_of_other_projects_on_bands(small_bands, size, memory):
-    net, image = random_net(margin=0, transposed=True, sigmoid=True), smooth_image(*size)
+    net = random_net(margin=0, grain=0, transposed=True, sigmoid=True)
+    image = smooth_image(*size)
     assert torch.allclose(in_bands(net, image, memory), whole(net, image), atol=1e-4)
 
 
@@ -77,6 +80,15 @@ def test_shipped_network_and_bands_of_the_usual_size():
     assert torch.allclose(in_bands(net, image), whole(net, image), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grain", [0, 3])
+def test_whole_numbers_are_painted_like_values(small_bands, grain, dtype):
+    net = set_precision(random_net(margin=3, grain=grain), dtype)
+    numbers = smooth_image(53, 71).mul(255).to(torch.uint8)
+    painting = stylize(net, numbers).float() / 255
+    assert (painting - stylize(net, numbers / 255)).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("memory", [PLENTY, 0])
 @pytest.mark.parametrize("arguments", [{"margin": 3}, {"stem_stride": 2}])
 @pytest.mark.parametrize("size", [(53, 71), (90, 33)])
@@ -90,7 +102,8 @@ def test_bfloat16_makes_little_difference(small_bands, size, arguments, memory):
 @NEEDS_INT8
 @pytest.mark.parametrize("memory", [PLENTY, 0])
 @pytest.mark.parametrize(
-    "arguments", [{"margin": 3}, {"margin": 0, "transposed": True}, {"stem_stride": 2}]
+    "arguments",
+    [{"margin": 3}, {"margin": 0, "grain": 0, "transposed": True}, {"stem_stride": 2}],
 )
 @pytest.mark.parametrize("size", [(53, 71), (90, 33)])
 def test_8_bit_integers_make_little_difference(small_bands, size, arguments, memory):

@@ -18,7 +18,7 @@ from tests.conftest import smooth_image
 KINDS = (
     {"margin": 8},
     {"margin": 8, "stem_stride": 2},
-    {"margin": 0, "transposed": True, "sigmoid": True},
+    {"margin": 0, "grain": 0, "transposed": True, "sigmoid": True},
 )
 SIZES = ((40, 56), (41, 55), (9, 9), (12, 200))
 

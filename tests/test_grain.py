@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from fast.stylize import load_net, stylize
-from models.grain import PERIOD, add_grain, grain_of, make_grain
+from models.checkpoint import Checkpoint
+from models.grain import PERIOD, add_grain, make_noise, repeated
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
-from tests.conftest import smooth_image
+from tests.conftest import NEEDS_INT8, smooth_image
 
 
 def random_net(grain):
@@ -16,28 +17,25 @@ def random_net(grain):
 
 
 def test_grain_is_noise_around_zero_in_every_channel():
-    grain = make_grain(3).float()
-    assert grain.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
-    assert torch.allclose(grain.std(dim=(1, 2)), torch.tensor(2.0), atol=0.01)
-    assert grain.mean(dim=(1, 2)).abs().max() < 0.02
-    assert grain.flatten(1).corrcoef()[0, 1:].abs().max() < 0.02
+    noise = make_noise(3).float()
+    assert noise.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert torch.allclose(noise.std(dim=(1, 2)), torch.tensor(2.0), atol=0.01)
+    assert noise.mean(dim=(1, 2)).abs().max() < 0.02
+    assert noise.flatten(1).corrcoef()[0, 1:].abs().max() < 0.02
 
 
-def test_grain_repeats_itself_beyond_its_period():
-    grain = make_grain(3)
-    whole = grain_of(grain, 0, PERIOD + 9, 2 * PERIOD)
-    assert whole.shape == (3, PERIOD + 9, 2 * PERIOD)
-    assert torch.equal(whole[:, PERIOD:], whole[:, :9])
-    assert torch.equal(whole[..., PERIOD:], whole[..., :PERIOD])
-    assert torch.equal(grain_of(grain, 7, 5, 11), whole[:, 7:12, :11])
+def test_noise_repeats_itself_beyond_its_period():
+    noise = make_noise(3)
+    assert torch.equal(repeated(noise, 1, PERIOD - 2, 5), noise[:, [-2, -1, 0, 1, 2]])
+    assert torch.equal(repeated(noise, 2, 0, 2 * PERIOD), torch.cat((noise, noise), dim=2))
 
 
 def test_image_with_grain_stays_in_its_range_and_without_it_the_same():
     image = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 3, 1).expand(2, 3, 3, 64)
-    noisy = add_grain(image, make_grain(3))
+    noisy = add_grain(image, make_noise(3))
     assert (noisy.min(), noisy.max()) == (0, 1)
     assert 1 / 255 < (noisy[..., 1, :] - 0.5).std() < 3 / 255
-    assert add_grain(image, make_grain(0)) is image
+    assert add_grain(image, make_noise(0)) is image
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
@@ -51,11 +49,18 @@ def test_photo_of_one_colour_is_painted_with_strokes(kind, level):
     assert scale * painted.std(dim=(2, 3)).min() > 1
 
 
-def test_photo_of_one_colour_is_painted_alike_in_every_precision():
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=NEEDS_INT8)])
+def test_photo_of_one_colour_is_painted_alike_in_every_precision(precision):
     photo = torch.zeros(1, 3, 96, 96)
-    nets = (load_net("starry_night", device="cpu", precision=p) for p in ("float32", "bfloat16"))
+    nets = (load_net("starry_night", device="cpu", precision=p) for p in ("float32", precision))
     exact, rounded = (stylize(net, photo) for net in nets)
-    assert 255 * (exact - rounded).abs().mean() < 4
+    assert 255 * (exact - rounded).abs().mean() < 2
+
+
+def test_checkpoints_from_before_grain_have_none():
+    net = random_net(0)
+    arguments = {name: value for name, value in net.arguments.items() if name != "grain"}
+    assert Checkpoint(arguments=arguments, weights=net.state_dict()).build().noise is None
 
 
 def test_plain_network_has_the_same_grain():

@@ -259,7 +259,7 @@ def assert_learned_the_same(*paths):
 @pytest.mark.parametrize(
     ("flag", "value", "what"),
     [
-        ("--style", "none.jpg", "none.jpg"),
+        ("--style", "none.jpg", "none.jpg is no file"),
         ("--style", __file__, "not an image"),
         ("--data", "nowhere", "no such folder"),
         ("--batch-size", "5", "4 photos to train on are fewer than the 5"),
@@ -278,6 +278,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
     assert (code, out) == (2, "")
     assert what in err and len(err.splitlines()) == 1
     assert not job["output"].exists()
+
+
+def test_style_that_is_a_link_to_itself_is_refused(run, job, tmp_path):
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    code, _, err = run(train_cli, "--style", loop, "--data", job["data"], "-o", job["output"])
+    assert code == 2 and "is no file" in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def train(
         except PhotosLost as error:
             if step == first_step:
                 raise ValueError(str(error)) from error
-            save()
+            save()  # it may be this process alone that has come here: nothing is gathered
             raise RuntimeError(f"{error}; {output} has the state of step {step}") from error
         except Diverged as error:
             step = learner.go_back(error)
@@ -274,10 +274,11 @@ def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
         _, initial = read_network(path)
     except ValueError as error:
         raise ValueError(f"--init-from {error}") from error
-    if initial.architecture != net.architecture:
+    free = {name: net.arguments[name] for name in ("margin", "grain")}  # no weights depend on them
+    if initial.arguments | free != net.arguments:
         raise ValueError(
-            f"--init-from {path} is a network of {initial.architecture}, this training's has "
-            f"{net.architecture}; see --width, --num-blocks and --stem-stride"
+            f"--init-from {path} is a network of {initial.arguments}, this training's has "
+            f"{net.arguments}; see --width, --num-blocks and --stem-stride"
         )
     return initial.state_dict()
 

@@ -17,6 +17,7 @@ from models.transformer_net import TransformerNet
 FORMAT = "style-transfer checkpoint"
 VERSION = 1
 ARCHITECTURE = "TransformerNet"
+OLDER = {"grain": 0}  # what files that are older than an argument were made with
 
 
 @dataclass(kw_only=True)
@@ -24,7 +25,8 @@ class Checkpoint:
     """A trained style, or one in training.
 
     Args:
-        arguments: of TransformerNet, so that it can be built again; the others have their defaults.
+        arguments: of TransformerNet, so that it can be built again; what is missing is as OLDER
+            says, or has its default.
         weights: its state dict, on the CPU.
         style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.
@@ -48,7 +50,7 @@ class Checkpoint:
             width = self.weights["to_rgb.weight"].shape[1]
             if self.arguments["width"] != width or self.arguments["num_blocks"] > len(self.weights):
                 raise ValueError(f"{self.arguments} is not what the weights are of")
-            net = TransformerNet(**self.arguments)
+            net = TransformerNet(**(OLDER | self.arguments))
             net.load_state_dict(self.weights)
         except KeyError as error:
             raise ValueError(f"the checkpoint has no {error}") from error
