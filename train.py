@@ -20,11 +20,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    broadcast_object_list,
-    is_tensorboard_available,
-)
+from accelerate.utils import broadcast_object_list, is_tensorboard_available
 from tqdm import tqdm
 
 import cli
@@ -237,7 +233,6 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # constants
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
