@@ -67,11 +67,12 @@ class Photo:
         else:
             inside.copy_(rows)
         _fill_border(out.transpose(0, 1), self.margin, self.margin, "reflect", 0)
-        noise = None if self.noise is None else repeated(self.noise, 0, top, len(out))
-        if self.levels and noise is not None:
-            out.copy_((out + noise).clamp_(0, LARGEST))
-        elif noise is not None:
-            out.add_(noise, alpha=white / LARGEST).clamp_(0, white)
+        if self.noise is not None:
+            noise = repeated(self.noise, 0, top, len(out))
+            if self.levels:
+                out.copy_((out + noise).clamp_(0, LARGEST))
+            else:
+                out.add_(noise, alpha=white / LARGEST).clamp_(0, white)
         if not self.levels and white != 1:
             out.div_(white)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
+from accelerate.utils import gather_object
 
 from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
@@ -18,8 +17,9 @@ from fast.training.photos import read_photos, tell_left_out
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
+from fast.training.start import initial_weights, unfinished
 from media import as_float, read_image, sha256
-from models.checkpoint import Checkpoint, read_network
+from models.checkpoint import Checkpoint
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -30,16 +30,6 @@ CHECK_EVERY = 50  # steps between two looks at the loss of all processes
 SAVE_EVERY, SAVE_EVERY_ON_GPU = 500, 2000
 KEEP_EVERY = 500  # steps after which there is a state to go back to, if there was no checkpoint
 SHOWN_SIZE = 512  # px: longer side of the photos of the preview and of the final figures, at least
-
-# What to say of a setting that is no flag by itself, or whose value is a hash.
-CHANGES = {
-    "style": "--style was another picture",
-    "data": "--data, --data-limit and --streaming gave other photos",
-    "init_from": "--init-from, or what --quick starts from, was another file or none",
-    "processes": "the number of processes was another one",
-    "margin": "with another margin around the paintings",
-    "grain": "with another grain",
-}
 
 
 class PhotosLost(Exception):
@@ -133,8 +123,8 @@ def train(
         },
     )
     if init_from:
-        net.load_state_dict(_initial_weights(init_from, net))
-    saved = _unfinished(output, checkpoint, accelerator) if resume else None
+        net.load_state_dict(initial_weights(init_from, net))
+    saved = unfinished(output, checkpoint, accelerator) if resume else None
     step = saved.training["step"] if saved else 0
     if step == settings.steps and not saved.resume_state:
         return saved
@@ -179,7 +169,8 @@ def train(
     def note(failures: list[str]) -> None:
         if accelerator.is_main_process:
             tell_left_out(failures, unreadable)
-        unreadable.update(failures)  # those of others are told of at the next checkpoint
+        else:
+            unreadable.update(failures)  # the main process tells of them at the next checkpoint
 
     def save() -> None:
         learner.keep_as_good(step)
@@ -266,60 +257,6 @@ def _any_process(accelerator: Accelerator, stop: bool) -> bool:
     if accelerator.num_processes == 1:
         return stop
     return accelerator.gather(torch.tensor([stop], device=accelerator.device)).any().item()
-
-
-def _initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
-    """Weights of another style's network of the same architecture."""
-    try:
-        _, initial = read_network(path)
-    except ValueError as error:
-        raise ValueError(f"--init-from {error}") from error
-    free = {name: net.arguments[name] for name in ("margin", "grain")}  # no weights depend on them
-    if initial.arguments | free != net.arguments:
-        raise ValueError(
-            f"--init-from {path} is a network of {initial.arguments}, this training's has "
-            f"{net.arguments}; see --width, --num-blocks and --stem-stride"
-        )
-    return initial.state_dict()
-
-
-def _unfinished(output: Path, wanted: Checkpoint, accelerator: Accelerator) -> Checkpoint | None:
-    """The checkpoint to go on from, if there is one; it may be that of the finished training."""
-    # Hosts need not share a disk: the main process reads for all.
-    is_there = accelerator.is_main_process and output.exists()
-    [saved] = broadcast_object_list([read_network(output)[0] if is_there else None])
-    if saved:
-        _check_same_training(saved, wanted, output)
-        step, steps = saved.training.get("step"), wanted.training["steps"]
-        if not isinstance(step, int) or not 0 <= step <= steps:
-            raise ValueError(f"{output} is damaged: it is of step {step}")
-        if not saved.resume_state and step < steps:
-            raise ValueError(f"{output} holds no unfinished training")
-    return saved
-
-
-def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) -> None:
-    """Resuming must not mix two trainings: everything but what a run adds has to be equal."""
-    pairs = [("style", saved.style.get("sha256"), wanted.style["sha256"])]
-    pairs += [(name, saved.loss.get(name), value) for name, value in wanted.loss.items()]
-    pairs += [
-        (name, saved.training.get(name), value)
-        for name, value in wanted.training.items()
-        if name != "step" and name not in wanted.arguments
-    ]
-    # Of the network as it is built: checkpoints of before lack arguments that came later.
-    arguments = saved.build().arguments
-    pairs += [(name, arguments[name], value) for name, value in wanted.arguments.items()]
-    changes = [
-        CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")
-        for name, old, new in pairs
-        if old != new
-    ]
-    if changes:
-        raise ValueError(
-            f"{output} holds another training: {', '.join(changes)}; go on with what it was, start "
-            "anew by --force instead of --resume, or choose another output"
-        )
 
 
 def _name(device: torch.device) -> str:
