@@ -39,7 +39,7 @@ from models.int8 import is_exact
 # 1.37 (1.47 with the usual one) instead of 1.54.
 RATE_FROM_A_STYLE = 0.015
 # A glance at a style in some minutes on two CPU cores.
-QUICK = {"steps": 600, "image_size": 256}
+QUICK = {"steps": 480, "image_size": 256}
 # The style that it starts from, by --width, --num-blocks and --stem-stride.
 SHIPPED = {(32, 5, 1): "starry_night.pth", (32, 5, 2): "starry_night_lean.pth"}
 
@@ -236,6 +236,7 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
+    terms = ("loss", "content", "style", "tv", *(["instability"] if settings.stability else []))
     has_begun, bar, ended_by = False, None, None
 
     def stop(error: KeyboardInterrupt) -> None:
@@ -250,11 +251,9 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
             first = progress.step - 1
             bar = tqdm(total=settings.steps, initial=first, unit="step", disable=args.quiet)
         bar.update(progress.step - bar.n)
-        bar.set_postfix_str(
-            f"loss {progress.loss:.4g} content {progress.content:.4g} style {progress.style:.4g} "
-            f"tv {progress.tv:.4g}, {progress.images_per_second:.2f} images/s, "
-            f"loading {progress.loading:.0%}"
-        )
+        losses = " ".join(f"{term} {getattr(progress, term):.4g}" for term in terms)
+        speed = f"{progress.images_per_second:.2f} images/s, loading {progress.loading:.0%}"
+        bar.set_postfix_str(f"{losses}, {speed}")
 
     def report(progress: TrainingProgress) -> None:
         nonlocal has_begun
