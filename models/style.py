@@ -185,11 +185,11 @@ def _wasserstein_error(target: Statistics) -> Callable[[Statistics], Tensor]:
         means, grams = statistics
         covariances = _covariance(means, grams)
         with torch.no_grad():
-            values, vectors = torch.linalg.eigh(root @ covariances @ root)
-            values = values.clamp(min=1e-6 * values.amax(-1, keepdim=True).clamp(min=1e-12))
-            scaled = root @ vectors * values.unsqueeze(-2) ** -0.25
+            values, vectors = _eigen(root @ covariances @ root)
+            divisors = values.clamp(min=1e-6 * values.amax(-1, keepdim=True).clamp(min=1e-12))
+            scaled = root @ vectors * divisors.unsqueeze(-2) ** -0.25
             gradient = scaled @ scaled.mT / 2
-            trace = values.sqrt().sum(-1)
+            trace = (values * divisors**-0.5).sum(-1)
         change = (gradient * (covariances - covariances.detach())).sum((-1, -2))  # 0, with gradient
         distance = (means - mean).square().sum(-1) + covariances.diagonal(0, -2, -1).sum(-1)
         distance = distance + covariance.trace() - 2 * (trace + change)
@@ -224,5 +224,17 @@ def _std(mean: Tensor, gram: Tensor) -> Tensor:
 
 def _root(matrix: Tensor) -> Tensor:
     """The symmetric root of a positive semidefinite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = _eigen(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+
+
+def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., C) and eigenvectors (..., C, C) of positive semidefinite matrices.
+
+    A small image has fewer positions than channels, and with so many eigenvalues of 0 LAPACK's
+    float32 routine often fails to converge in a single thread. None is 0 meanwhile.
+    """
+    shift = 1e-6 * matrices.diagonal(0, -2, -1).mean(-1, keepdim=True)
+    identity = torch.eye(matrices.shape[-1], device=matrices.device)
+    values, vectors = torch.linalg.eigh(matrices + shift.unsqueeze(-1) * identity)
+    return values - shift, vectors

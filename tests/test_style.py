@@ -122,6 +122,16 @@ def test_channels_that_are_all_zero_do_no_harm():
         assert moving.grad.isfinite().all()
 
 
+def test_distance_from_itself_is_0_with_fewer_positions_than_channels_and_a_single_thread():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        style = 300 * features(1, channels=512, size=2)[:1]
+        assert error("wasserstein", style, style).item() == pytest.approx(0, abs=1e-3)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("pooling", ["average", "l2"])
 def test_other_poolings_keep_the_size_of_the_features(pooling):
     image = read_image(SAMPLES / "photos" / "rocket.jpg", long_side=160).rgb
