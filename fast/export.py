@@ -5,7 +5,7 @@
 
 The exported program takes "image", float32 (1, 3, height, width) RGB in [0, 1], and gives
 "painting", the same in size, kind and range: what predict.py --precision float32 paints. Any height
-and width will do from a px more than the network's margin on (25 px for starry_night). The
+and width will do from a px more than the network's margin on (41 px for starry_night). The
 file's metadata say so, and what the style is. The suffix chooses the format: .onnx is for ONNX
 Runtime, OpenVINO and others, .pt2 for torch.export.load(FILE).module().
 """

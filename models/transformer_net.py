@@ -14,9 +14,9 @@ from models.padding import reflect
 # value at width 32, by about the learning rate at once; in units of the whole range it overshoots.
 OUTPUT_SCALE = 5 / 255
 
-# With 8 px a network learns to paint stars in a row along the border, the only place of a plain sky
-# that it can tell from others; at 24 px it still does, and they are cut off.
-MARGIN = 24
+# A network learns to paint stars in a row or a line along the border, the only place of a plain sky
+# that it can tell from others. They reach 40 px into what it paints, and are cut off.
+MARGIN = 40
 
 
 def with_margin(net: Callable[[Tensor], Tensor], image: Tensor, margin: int) -> Tensor:

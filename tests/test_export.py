@@ -79,7 +79,7 @@ def test_command_writes_a_program_that_is_no_checkpoint(run, tiny_model, tmp_pat
     target = tmp_path / "tiny.pt2"
     code, out, _ = run(export_cli, "--model", tiny_model, "-o", target)
     assert code == 0 and out.split() == [str(target)]
-    image = smooth_image(30, 41)
+    image = smooth_image(46, 57)
     expected = stylize(load_net(tiny_model, device="cpu", precision="float32"), image)
     painted = torch.export.load(target).module()(image)
     torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)

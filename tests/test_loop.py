@@ -7,13 +7,14 @@ from accelerate.state import AcceleratorState
 
 from fast.training.learner import Learner
 from fast.training.loop import train
+from fast.training.losses import MARGIN_IN_TRAINING
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings, accelerate_name, crop_size
 from media import write_image
 from models.checkpoint import read_checkpoint
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
-from models.transformer_net import MARGIN, TransformerNet
+from models.transformer_net import TransformerNet
 from tests.conftest import NEEDS_INT8, SETTINGS, SHALLOW, make_parquet, smooth_image
 
 
@@ -180,7 +181,7 @@ def test_loss_sees_what_prediction_would_show(job, monkeypatch):
     job["settings"] = dataclasses.replace(SETTINGS, steps=1)
     train(**job)
     side = SETTINGS.image_size
-    assert painted[0] == (side + 2 * MARGIN, side + 2 * MARGIN)
+    assert painted[0] == (side + 2 * MARGIN_IN_TRAINING,) * 2
     assert seen[0].shape == (2, 3, side, side)
     assert seen[0].min() == 0 and seen[0].max() == 1
 
