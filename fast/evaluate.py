@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cli
-from fast.figures import Figures, measure, summary
+from fast.figures import Figures, finite, measure, summary
 from fast.stylize import find_model, load_net
 from fast.training.photos import find_photos, read_photos
 from media import read_image, sha256, write_atomically
@@ -95,8 +95,8 @@ def main() -> int:
             checkpoint.figures = figures
             write_atomically(path, checkpoint.to_bytes())
         report[str(path)] = {
-            **_finite(figures),
-            "each": {photo: _finite(asdict(row)) for photo, row in rows.items()},
+            **finite(figures),
+            "each": {photo: finite(asdict(row)) for photo, row in rows.items()},
         }
         if args.json:
             write_atomically(args.json, json.dumps(report, indent=2, allow_nan=False).encode())
@@ -120,11 +120,6 @@ def make_loss(path: Path, checkpoint: Checkpoint, style: Path | None) -> Percept
     if sha256(style) != checkpoint.style.get("sha256"):
         raise ValueError(f"--style {style} is not the picture that {path} was trained on")
     return PerceptualLoss(settings, [read_image(style, long_side=style_size).rgb])
-
-
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """For JSON, which knows neither NaN nor infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _row(name: str, figures: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -49,12 +49,12 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor, *, limit: 
     """
     image = image.to(net.device)
     painting = stylize(net, image).clone()
-    start = time.perf_counter()
-    stylize(net, image).cpu()  # waits until it is there
-    seconds = time.perf_counter() - start
     with torch.no_grad():
         terms = loss(painting, loss.content_targets(image))
     content, style, total = (x.item() for x in (terms.content, terms.style, terms.total))
+    start = time.perf_counter()
+    stylize(net, image).cpu()  # waits until it is there
+    seconds = time.perf_counter() - start
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image.device)
     iterations = [
         iterations_to_reach(total, image, first, loss, limit) if limit else math.nan
@@ -120,3 +120,8 @@ def summary(figures: Sequence[Figures]) -> dict[str, float]:
             kept[name] = statistics.median(values[name])
             kept[f"least_{name}"] = min(values[name])
     return {**kept, "photos": len(figures)}
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows neither NaN nor infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

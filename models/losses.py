@@ -258,11 +258,15 @@ def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         By layer (R, 1, h, w): averages over the pixels that a position stands for, scaled to a mean
         of 1.
     """
-    guides = {layer: F.avg_pool2d(masks, stride(layer)) for layer in layers}
-    return {
-        layer: guide / guide.mean((2, 3), keepdim=True).clamp(min=1e-12)
-        for layer, guide in guides.items()
-    }
+    guides = {}
+    for layer in layers:
+        guide = F.avg_pool2d(masks, stride(layer))
+        # The last rows and columns, too few for another position, may be all that a mask has.
+        whole = F.interpolate(masks, guide.shape[-2:], mode="area")
+        mean = guide.mean((2, 3), keepdim=True)
+        guide = torch.where(mean > 0, guide, whole)
+        guides[layer] = guide / guide.mean((2, 3), keepdim=True).clamp(min=1e-12)
+    return guides
 
 
 def loss_network(

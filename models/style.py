@@ -232,7 +232,7 @@ def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., C) and eigenvectors (..., C, C) of positive semidefinite matrices.
 
     A small image has fewer positions than channels, and with so many eigenvalues of 0 LAPACK's
-    float32 routine often fails to converge in a single thread. None is 0 meanwhile.
+    float32 routine often fails to converge in a single thread, but not from a little above it on.
     """
     shift = 1e-6 * matrices.diagonal(0, -2, -1).mean(-1, keepdim=True)
     identity = torch.eye(matrices.shape[-1], device=matrices.device)

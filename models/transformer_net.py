@@ -15,7 +15,7 @@ from models.padding import reflect
 OUTPUT_SCALE = 5 / 255
 
 # A network learns to paint stars in a row or a line along the border, the only place of a plain sky
-# that it can tell from others. They reach 40 px into what it paints, and are cut off.
+# that it can tell from others. They reach some 40 px into what it paints, and are cut off.
 MARGIN = 40
 
 

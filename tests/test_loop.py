@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import islice
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from accelerate.state import AcceleratorState
 
 from fast.training.learner import Learner
 from fast.training.loop import train
-from fast.training.losses import MARGIN_IN_TRAINING
+from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
+from fast.training.progress import Clock
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings, accelerate_name, crop_size
 from media import write_image
@@ -153,14 +155,56 @@ def test_resume_notices_other_photos(job):
         train(**job, resume=True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("margin", 8), ("grain", 0)])
-def test_resume_notices_what_else_is_done_to_photos(job, name, value):
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("training", "margin", 8), ("arguments", "margin", 8), ("arguments", "grain", 0)],
+)
+def test_resume_notices_what_else_is_done_to_photos(job, part, name, value):
     train(**job)
     checkpoint = read_checkpoint(job["output"])
-    checkpoint.arguments[name] = value
+    checkpoint.training.pop(name, None)  # older checkpoints have that margin among the arguments
+    getattr(checkpoint, part)[name] = value
     job["output"].write_bytes(checkpoint.to_bytes())
     with pytest.raises(ValueError, match=f"another training: with another {name}"):
         train(**job, resume=True)
+
+
+def test_older_trainings_go_on_with_the_margin_that_they_had(job):
+    finished = train(**job)
+    del finished.training["margin"]
+    finished.arguments["margin"] = MARGIN_IN_TRAINING
+    job["output"].write_bytes(finished.to_bytes())
+    assert train(**job, resume=True).training["step"] == SETTINGS.steps
+
+
+def test_crops_that_will_not_fit_into_memory_are_told_before_the_first_step(job, monkeypatch):
+    compute = BatchLosses._compute
+
+    def lack_memory(self, content, *, seed):
+        if content.shape[-1] == 64:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(self, content, seed=seed)
+
+    monkeypatch.setattr(BatchLosses, "_compute", lack_memory)
+    job["settings"] = dataclasses.replace(SETTINGS, first_size=32, image_size=64)
+    with pytest.raises(ValueError, match="crops of 64 px.* do not fit into memory"):
+        train(**job)
+    assert not job["output"].exists()
+
+
+def test_growing_crops_whose_losses_are_sums_do_not_look_like_a_collapse(job, monkeypatch):
+    seen = []
+    update = Learner.update
+
+    def note(self, step, loss):
+        seen.append(loss.item())
+        update(self, step, loss)
+
+    monkeypatch.setattr(Learner, "update", note)
+    job["loss"] = LossSettings(**{**vars(SHALLOW), "content_reduction": "sum"})
+    job["settings"] = dataclasses.replace(SETTINGS, first_size=32, image_size=128)
+    train(**job)
+    assert max(seen) < 3 * min(seen)
 
 
 def test_loss_sees_what_prediction_would_show(job, monkeypatch):
@@ -311,3 +355,14 @@ def test_photos_that_are_gone_end_the_training_with_a_checkpoint(job, photos):
     with pytest.raises(RuntimeError, match="style.pth has the state of step"):
         train(**job, callback=remove)
     assert 0 < read_checkpoint(job["output"]).training["step"] < job["settings"].steps
+
+
+def test_reader_that_is_killed_ends_the_training_with_a_checkpoint(job, monkeypatch):
+    def be_killed(loader):
+        yield from islice(loader, 2)
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(Clock, "watch", lambda self, loader: be_killed(loader))
+    with pytest.raises(RuntimeError, match=r"killed by signal.*has the state of step 2"):
+        train(**job)
+    assert read_checkpoint(job["output"]).training["step"] == 2

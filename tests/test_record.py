@@ -80,3 +80,9 @@ def test_full_disk_is_told_with_the_name_of_the_losses(tmp_path):
     with pytest.raises(OSError, match="No space left") as raised:
         record.log({"step": 1})
     assert raised.value.filename == str(record.losses)
+
+
+def test_loss_that_is_no_number_is_null_in_the_file(tmp_path):
+    record = Record(tmp_path / "style.pth", [], keep=0)
+    record.log({"step": 3, "loss": float("nan")})
+    assert json.loads((tmp_path / "style.jsonl").read_text()) == {"step": 3, "loss": None}

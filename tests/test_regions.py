@@ -55,6 +55,10 @@ def test_layer_guides_by_hand():
     assert torch.equal(guides["relu1_1"], mask / 0.4)
     # The last column has no position in the second block. Averages 0.5 and 0; mean 0.25.
     assert torch.equal(guides["relu2_1"], torch.tensor([[[[2.0, 0.0]]]]))
+    # Nor has a mask that is there only; it counts for the block beside it.
+    mask[..., 0] = 0
+    guides = layer_guides(mask, ["relu2_1"])
+    assert torch.equal(guides["relu2_1"], torch.tensor([[[[0.0, 2.0]]]]))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 
 from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, plain
-from fast.training.losses import BatchLosses
+from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
 from fast.training.photos import read_photos, tell_left_out
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
@@ -33,7 +33,7 @@ SHOWN_SIZE = 512  # px: longer side of the photos of the preview and of the fina
 
 
 class PhotosLost(Exception):
-    """No photo can be read any more."""
+    """No photo can be read any more, or a process that reads them was killed."""
 
 
 def train(
@@ -89,9 +89,11 @@ def train(
         The finished checkpoint, as written; on other processes than the main one, without weights.
 
     Raises:
-        ValueError: unusable style, data or settings; or `output` holds another training.
+        ValueError: unusable style, data or settings, or too little memory for them; or `output`
+            holds another training.
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
-        RuntimeError: no photo can be read any more; what was learned is saved.
+        RuntimeError: no photo can be read any more, or a process that reads them was killed; what
+            was learned is saved.
         OSError: a file cannot be read or written.
     """
     if int8 and not is_exact(accelerator.device):
@@ -119,6 +121,7 @@ def train(
             "init_from": sha256(init_from) if init_from else "",
             "mixed_precision": "int8" if int8 else accelerator.mixed_precision,
             "processes": accelerator.num_processes,
+            "margin": MARGIN_IN_TRAINING,
             "step": 0,
         },
     )
@@ -178,6 +181,8 @@ def train(
             fill_in()
             record.save(checkpoint, learner.bare_net)
 
+    size = settings.image_size
+    losses.try_out(torch.zeros(settings.batch_size, 3, size, size, device=device))
     learner.keep_as_good(step)
     first_step = step
     while step < settings.steps:
@@ -191,7 +196,9 @@ def train(
                 content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
                     values = losses(content, seed=settings.seed + step)
-                    learner.update(step, values[0])
+                    # What is summed up grows with the crops, and is not to look like a collapse.
+                    pixels = content[0, 0].numel() if loss.content_reduction == "sum" else 1
+                    learner.update(step, values[0] / pixels)
                 if not accelerator.sync_gradients:
                     continue
                 step += 1
@@ -218,7 +225,8 @@ def train(
             if step == first_step:
                 raise ValueError(str(error)) from error
             save()  # it may be this process alone that has come here: nothing is gathered
-            raise RuntimeError(f"{error}; {output} has the state of step {step}") from error
+            saved_as = f"; {output} has the state of step {step}" if record else ""
+            raise RuntimeError(f"{error}{saved_as}") from error
         except Diverged as error:
             step = learner.go_back(error)
             if record:
@@ -237,7 +245,7 @@ def _batches(loader: Iterable[Item]) -> Iterator[Item]:
     """The same; an error of the loader's can be told from those of the training."""
     try:
         yield from loader
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
         raise PhotosLost(str(error).strip()) from error
 
 

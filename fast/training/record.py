@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast.figures import measure, summary
+from fast.figures import finite, measure, summary
 from fast.stylize import stylize
 from media import read_image, write_atomically, write_image
 from models.checkpoint import Checkpoint
@@ -123,7 +123,7 @@ class Record:
         """Add a line of losses."""
         try:
             with self.losses.open("a") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps(finite(values), allow_nan=False) + "\n")
         except OSError as error:
             error.filename = str(self.losses)  # a full disk names no file
             raise

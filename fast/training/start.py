@@ -15,7 +15,7 @@ CHANGES = {
     "data": "--data, --data-limit and --streaming gave other photos",
     "init_from": "--init-from, or what --quick starts from, was another file or none",
     "processes": "the number of processes was another one",
-    "margin": "with another margin around the paintings",
+    "margin": "with another margin around the crops",
     "grain": "with another grain",
 }
 
@@ -59,9 +59,11 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
         for name, value in wanted.training.items()
         if name != "step" and name not in wanted.arguments
     ]
-    # Of the network as it is built: checkpoints of before lack arguments that came later.
+    # Of the network as it is built and trained: older checkpoints lack what came later.
     arguments = saved.build().arguments
-    pairs += [(name, arguments[name], value) for name, value in wanted.arguments.items()]
+    arguments["margin"] = saved.training.get("margin", arguments["margin"])
+    wanted_arguments = wanted.arguments | {"margin": wanted.training["margin"]}
+    pairs += [(name, arguments[name], value) for name, value in wanted_arguments.items()]
     changes = [
         CHANGES.get(name, f"--{name.replace('_', '-')} was {old}, now {new}")
         for name, old, new in pairs
