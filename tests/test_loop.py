@@ -1,5 +1,4 @@
 import dataclasses
-from itertools import islice
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from accelerate.state import AcceleratorState
 from fast.training.learner import Learner
 from fast.training.loop import train
 from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
-from fast.training.progress import Clock
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings, accelerate_name, crop_size
 from media import write_image
@@ -355,14 +353,3 @@ def test_photos_that_are_gone_end_the_training_with_a_checkpoint(job, photos):
     with pytest.raises(RuntimeError, match="style.pth has the state of step"):
         train(**job, callback=remove)
     assert 0 < read_checkpoint(job["output"]).training["step"] < job["settings"].steps
-
-
-def test_reader_that_is_killed_ends_the_training_with_a_checkpoint(job, monkeypatch):
-    def be_killed(loader):
-        yield from islice(loader, 2)
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-
-    monkeypatch.setattr(Clock, "watch", lambda self, loader: be_killed(loader))
-    with pytest.raises(RuntimeError, match=r"killed by signal.*has the state of step 2"):
-        train(**job)
-    assert read_checkpoint(job["output"]).training["step"] == 2

@@ -33,7 +33,7 @@ SHOWN_SIZE = 512  # px: longer side of the photos of the preview and of the fina
 
 
 class PhotosLost(Exception):
-    """No photo can be read any more, or a process that reads them was killed."""
+    """No photo can be read any more."""
 
 
 def train(
@@ -92,8 +92,8 @@ def train(
         ValueError: unusable style, data or settings, or too little memory for them; or `output`
             holds another training.
         FloatingPointError: the loss has diverged again and again; the last good checkpoint stays.
-        RuntimeError: no photo can be read any more, or a process that reads them was killed; what
-            was learned is saved.
+        RuntimeError: no photo can be read any more; if the main process finds out, what was
+            learned is saved. Or a process that reads them was killed; the last checkpoint stays.
         OSError: a file cannot be read or written.
     """
     if int8 and not is_exact(accelerator.device):
@@ -245,7 +245,7 @@ def _batches(loader: Iterable[Item]) -> Iterator[Item]:
     """The same; an error of the loader's can be told from those of the training."""
     try:
         yield from loader
-    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise PhotosLost(str(error).strip()) from error
 
 

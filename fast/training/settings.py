@@ -47,7 +47,8 @@ class TrainingSettings:
         stem_stride: of the network's first convolution, 1 or 2; with 2 it works at half the size,
             and paints in a third of the time.
         stability: weight of the painting's change when the photo moves by some px and gets noise;
-            from about 10 on videos flicker half as much. A step takes a third longer.
+            from about 10 on it is half as large, and videos flicker less. A step takes a third
+            longer.
         seed: of the weights and of the order and crops of the photos.
 
     Raises:
