@@ -135,7 +135,7 @@ def test_training_starts_from_another_style(job, tmp_path):
         torch.testing.assert_close(second.weights[name], weight)
     assert second.training["init_from"]
     job["settings"] = TrainingSettings(**{**vars(SETTINGS), "width": 8})
-    with pytest.raises(ValueError, match="--init-from .*'width': 4"):
+    with pytest.raises(ValueError, match="--init-from .* of width 4, this training's of width 8;"):
         train(**job, init_from=tmp_path / "style.pth")
 
 

@@ -27,10 +27,16 @@ def initial_weights(path: Path, net: TransformerNet) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(f"--init-from {error}") from error
     free = {name: net.arguments[name] for name in ("margin", "grain")}  # no weights depend on them
-    if initial.arguments | free != net.arguments:
+    given = initial.arguments | free
+    differing = [name for name, value in net.arguments.items() if given[name] != value]
+    if differing:
+        was, wanted = (
+            ", ".join(f"{name} {arguments[name]}" for name in differing)
+            for arguments in (given, net.arguments)
+        )
         raise ValueError(
-            f"--init-from {path} is a network of {initial.arguments}, this training's has "
-            f"{net.arguments}; see --width, --num-blocks and --stem-stride"
+            f"--init-from {path} is a network of {was}, this training's of {wanted}; see --width, "
+            "--num-blocks and --stem-stride"
         )
     return initial.state_dict()
 
