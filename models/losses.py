@@ -263,8 +263,7 @@ def layer_guides(masks: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         guide = F.avg_pool2d(masks, stride(layer))
         # The last rows and columns, too few for another position, may be all that a mask has.
         whole = F.interpolate(masks, guide.shape[-2:], mode="area")
-        mean = guide.mean((2, 3), keepdim=True)
-        guide = torch.where(mean > 0, guide, whole)
+        guide = torch.where(guide.amax((2, 3), keepdim=True) > 0, guide, whole)
         guides[layer] = guide / guide.mean((2, 3), keepdim=True).clamp(min=1e-12)
     return guides
 
