@@ -4,7 +4,8 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,30 +23,29 @@ class Figures:
 
     Args:
         content, style, total: loss terms of the painting; total is weighted.
-        from_noise, from_content: iterations that L-BFGS needs to get as low; infinite if it does
-            not within the limit, NaN if it was not tried.
         instability: mean change of the painting, in grey levels, when the photo moves by a pixel
             (and the painting is moved back) and gets noise of 2 grey levels.
         seconds: of one forward pass, after one that is not counted.
+        from_noise, from_content: iterations that L-BFGS needs to get as low; infinite if it does
+            not within the limit, NaN if it was not tried.
     """
 
     content: float
     style: float
     total: float
-    from_noise: float
-    from_content: float
     instability: float
     seconds: float
+    from_noise: float = math.nan
+    from_content: float = math.nan
 
 
-def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor, *, limit: int = 0) -> Figures:
-    """Measure a network on one photo.
+def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor) -> Figures:
+    """Measure a network on one photo, without the iterations of L-BFGS.
 
     Args:
         net: network from `load_net`.
         loss: objective that it was trained for, on the network's device.
         image: (1, 3, H, W) RGB in [0, 1].
-        limit: most iterations of L-BFGS; 0 leaves them out.
     """
     image = image.to(net.device)
     painting = stylize(net, image).clone()
@@ -55,45 +55,67 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor, *, limit: 
     start = time.perf_counter()
     stylize(net, image).cpu()  # waits until it is there
     seconds = time.perf_counter() - start
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image.device)
-    iterations = [
-        iterations_to_reach(total, image, first, loss, limit) if limit else math.nan
-        for first in (noise, image)
-    ]
-    return Figures(content, style, total, *iterations, instability(net, image), seconds)
+    return Figures(content, style, total, instability(net, image), seconds)
 
 
-def iterations_to_reach(
-    target: float, content: Tensor, first: Tensor, loss: PerceptualLoss, limit: int
-) -> float:
-    """Iterations of L-BFGS over the pixels until its loss is as low; infinite beyond the limit.
+class Descents:
+    """What L-BFGS makes of one photo, from noise and from the photo itself.
+
+    Args:
+        loss: objective.
+        image: (1, 3, H, W) photo.
+    """
+
+    def __init__(self, loss: PerceptualLoss, image: Tensor) -> None:
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+        starts = {"from_noise": noise.to(image.device), "from_content": image}
+        self.descents = {name: Descent(loss, image, first) for name, first in starts.items()}
+
+    def compare(self, figures: Figures, limit: int) -> Figures:
+        """Add the iterations that reach the figures' total, infinite beyond the limit."""
+        reached = {
+            name: descent.iterations_to_reach(figures.total, limit)
+            for name, descent in self.descents.items()
+        }
+        return replace(figures, **reached)
+
+
+class Descent:
+    """The losses that L-BFGS goes through over the pixels of one image, computed as far as asked.
 
     A fixed yardstick, whatever becomes of the slow path: one evaluation an iteration, a history of
     20, no bounds on the pixels.
 
     Args:
-        target: loss to reach.
+        loss: objective.
         content: (1, 3, H, W) photo.
         first: image of the same size to start from.
-        loss: objective.
-        limit: most iterations.
     """
-    image = first.clone(memory_format=torch.contiguous_format).requires_grad_(True)
-    targets = loss.content_targets(content)
-    search = torch.optim.LBFGS(
-        [image], max_iter=1, history_size=20, tolerance_grad=-1, tolerance_change=-1
-    )
 
-    def closure() -> Tensor:
-        image.grad = None
-        total = loss(image, targets).total
-        total.backward()
-        return total.detach()
+    def __init__(self, loss: PerceptualLoss, content: Tensor, first: Tensor) -> None:
+        image = first.clone(memory_format=torch.contiguous_format).requires_grad_(True)
+        targets = loss.content_targets(content)
+        search = torch.optim.LBFGS(
+            [image], max_iter=1, history_size=20, tolerance_grad=-1, tolerance_change=-1
+        )
 
-    for iteration in tqdm(range(1, limit + 1), leave=False, unit="iteration", disable=None):
-        if search.step(closure).item() <= target:
-            return iteration
-    return math.inf
+        def closure() -> Tensor:
+            image.grad = None
+            total = loss(image, targets).total
+            total.backward()
+            return total.detach()
+
+        self.step = partial(search.step, closure)
+        self.losses: list[float] = []
+
+    def iterations_to_reach(self, target: float, limit: int) -> float:
+        """Iterations until the loss is as low as the target; infinite if more than the limit."""
+        for iteration in tqdm(range(1, limit + 1), leave=False, unit="iteration", disable=None):
+            if iteration > len(self.losses):
+                self.losses.append(self.step().item())
+            if self.losses[iteration - 1] <= target:
+                return iteration
+        return math.inf
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fast import evaluate as cli_module
-from fast.figures import instability, iterations_to_reach, measure
+from fast.figures import Descent, Descents, instability, measure
 from fast.training.loop import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
@@ -31,7 +31,8 @@ def loss():
 
 
 def test_the_photo_itself_has_no_content_loss_and_takes_no_iterations(copier, loss):
-    figures = measure(copier, loss, smooth_image(32, 48), limit=3)
+    image = smooth_image(32, 48)
+    figures = Descents(loss, image).compare(measure(copier, loss, image), limit=3)
     assert figures.content == 0 and figures.total == pytest.approx(10 * figures.style)
     assert figures.from_content == 1  # the start itself
     assert figures.from_noise == math.inf or figures.from_noise > 1
@@ -42,10 +43,13 @@ def test_iterations_count_until_the_loss_is_reached(loss):
     with torch.no_grad():
         start = loss(content, loss.content_targets(content)).total.item()
     few, more = (
-        iterations_to_reach(share * start, content, content, loss, 40) for share in (0.7, 0.4)
+        Descent(loss, content, content).iterations_to_reach(x * start, 40) for x in (0.7, 0.4)
     )
     assert 1 < few < more < math.inf
-    assert iterations_to_reach(0.0, content, content, loss, 3) == math.inf
+    descent = Descent(loss, content, content)
+    assert descent.iterations_to_reach(0.0, 3) == math.inf
+    # Whatever it was asked before.
+    assert [descent.iterations_to_reach(x * start, 40) for x in (0.4, 0.7)] == [more, few]
 
 
 def test_instability_is_that_of_the_noise_for_a_network_that_only_copies(copier):
@@ -80,12 +84,27 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
         loss=SHALLOW,
         accelerator=Accelerator(cpu=True),
     )
-    arguments = ["--model", model, "--data", photos, "--size", "40", "--max-iterations", "2"]
+    twin = tmp_path / "twin.pth"
+    twin.write_bytes(model.read_bytes())
+    arguments = [
+        "--model",
+        model,
+        "--model",
+        twin,
+        "--data",
+        photos,
+        "--size",
+        "40",
+        "--max-iterations",
+        "2",
+    ]
     arguments += ["--write"]
     arguments += ["--style", tmp_path / "style.png", "--json", tmp_path / "figures.json"]
     code, out, _ = run(cli_module, *arguments)
-    assert code == 0 and "| 0.png |" in out and "median" in out
-    report = json.loads((tmp_path / "figures.json").read_text())[str(model)]
+    assert code == 0 and "| model | 0.png |" in out and out.count("median") == 2
+    reports = json.loads((tmp_path / "figures.json").read_text())
+    report = reports[str(model)]
+    assert report["total"] == reports[str(twin)]["total"]
     assert len(report["each"]) == report["photos"] == 3
     assert read_checkpoint(model).figures["total"] == report["total"]
 
