@@ -31,9 +31,11 @@ def resized(image: Tensor, size: int) -> Tensor:
 
 
 def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
-    """Longer side of a style image at a scale: in proportion, and never enlarged."""
-    largest = min(max(style.shape[-2:]), round(settings.style_scale * settings.size))
-    return max(1, round(largest * size / settings.size))
+    """Longer side of a style image at a scale: in proportion, but never enlarged.
+
+    Where a small one falls behind, smaller scales have laid out large strokes already.
+    """
+    return min(max(style.shape[-2:]), max(1, round(settings.style_scale * size)))
 
 
 def large_enough(
@@ -46,8 +48,8 @@ def large_enough(
     least = 0.0
     for number, image in enumerate(images):
         shorter, longer = sorted(image.shape[-2:])
-        share = 1 if number == 0 else style_size(image, settings, settings.size) / settings.size
-        least = max(least, needed * longer / shorter / share)
+        scale = 1 if number == 0 else settings.style_scale
+        least = max(least, needed * longer / shorter / scale)
     if not settings.min_size or least <= settings.min_size:
         return settings
     return replace(settings, min_size=min(settings.size, math.ceil(least)))
