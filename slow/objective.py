@@ -1,7 +1,6 @@
 """What the optimisation minimises, as a function of the image alone."""
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -38,14 +37,14 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
 
     def evaluate(image: Tensor) -> LossTerms:
         pixels = image.detach()
-        means = repeat(0.0)
+        means = None
         with torch.no_grad():
             for tile in others:
-                parts = _parts(loss, tile, tile.crop(pixels), targets, guides)
-                means = [mean + part for mean, part in zip(means, parts, strict=False)]
+                parts = _tile_means(loss, tile, tile.crop(pixels), targets, guides)
+                means = _add(means, parts)
         crop = last.crop(pixels).requires_grad_(True)
-        parts = _parts(loss, last, crop, targets, guides)
-        means = [(mean + part).detach() for mean, part in zip(means, parts, strict=False)]
+        parts = _tile_means(loss, last, crop, targets, guides)
+        means = [mean.detach() for mean in _add(means, parts)]
 
         smooth = pixels.detach().requires_grad_(loss.settings.tv_weight > 0)
         for mean in means:
@@ -59,14 +58,14 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
         last.crop(image.grad).add_(crop.grad)
         for tile in others:
             crop = tile.crop(pixels).requires_grad_(True)
-            _pass_back(_parts(loss, tile, crop, targets, guides), gradients)
+            _pass_back(_tile_means(loss, tile, crop, targets, guides), gradients)
             tile.crop(image.grad).add_(crop.grad)
         return terms
 
     return evaluate
 
 
-def _parts(
+def _tile_means(
     loss: PerceptualLoss,
     tile: Tile,
     crop: Tensor,
@@ -82,6 +81,11 @@ def _parts(
     return [tile.share(layer) * value for layer, values in by_layer for value in values]
 
 
+def _add(means: list[Tensor] | None, parts: list[Tensor]) -> list[Tensor]:
+    """The means so far, of which there are none at first, with those of one more tile."""
+    return parts if means is None else [m + p for m, p in zip(means, parts, strict=True)]
+
+
 def _pass_back(parts: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     """torch.autograd.backward, which to check gradients imports sympy: a second and 30 MB."""
     products = [(part * gradient).sum() for part, gradient in zip(parts, gradients, strict=True)]
@@ -91,7 +95,7 @@ def _pass_back(parts: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
 def _unpacked(
     loss: PerceptualLoss, parts: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
-    """Content errors and style statistics by layer, from a list as `_parts` makes it."""
+    """Content errors and style statistics by layer, from a list as `_tile_means` makes it."""
     parts = iter(parts)
     errors = {layer: next(parts) for layer in loss.settings.content_layers}
     statistics = {
