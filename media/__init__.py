@@ -4,7 +4,7 @@ from media.files import sha256, write_atomically
 from media.formats import FORMATS, check_format, find_images
 from media.images import Picture, Window, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
-from media.pixels import as_bytes, as_float
+from media.pixels import as_bytes, as_float, resize
 from media.sheet import contact_sheet
 from media.writing import encode_image, read_text, write_image
 
@@ -24,6 +24,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_text",
+    "resize",
     "sha256",
     "to_pil",
     "write_atomically",

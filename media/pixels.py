@@ -1,5 +1,6 @@
-"""The two kinds of images: float32 in [0, 1], and uint8."""
+"""The two kinds of images, float32 in [0, 1] and uint8, and their size."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -13,3 +14,19 @@ def as_bytes(image: Tensor) -> Tensor:
     if not image.is_floating_point():
         return image
     return image.detach().float().clamp(0, 1).mul_(255).round_().byte()
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image of either kind in another size, bicubic and without aliasing.
+
+    Args:
+        image: (B, C, H, W).
+        size: height and width in px.
+
+    Returns:
+        (B, C, *size), of the image's kind; the image itself if it has this size.
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    resized = F.interpolate(image, size, mode="bicubic", antialias=True)
+    return resized.clamp(0, 1) if image.is_floating_point() else resized

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from media import resize
 from media.colors import (
     keep_colors,
     luma,
@@ -38,10 +38,7 @@ def match_colors(
         styles = [match_luma(image, content) for image in style]
 
         def colored(painting: Tensor) -> Tensor:
-            size = painting.shape[-2:]
-            photo = content
-            if photo.shape[-2:] != size:
-                photo = F.interpolate(content, size, mode="bicubic", antialias=True).clamp(0, 1)
+            photo = resize(content, painting.shape[-2:])
             return keep_colors(painting.expand(-1, 3, -1, -1), photo).clamp(0, 1)
 
         return luma(content), styles, colored

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from media import read_image
+from media import read_image, resize
 from media.animation import write_animation
 from media.charts import line_chart
 from models.device import keep_pages, pick_device, pick_precision
@@ -173,10 +172,7 @@ def _show_run(album: Album, recorder: Recorder, size: tuple[int, int]) -> Iterat
             f"The {name} error of each layer, relative to the style's own features. It jumps where "
             "the image is enlarged to the next scale.",
         )
-    frames = [
-        F.interpolate(frame, size, mode="bicubic", antialias=True).clamp(0, 1)
-        for frame in recorder.frames
-    ]
+    frames = [resize(frame, size) for frame in recorder.frames]
     write_animation(album.folder / "optimisation.gif", frames, frames_per_second=FRAMES_PER_SECOND)
     yield album.add_file(
         "optimisation.gif", f"The best image so far, at {len(frames)} of the steps."

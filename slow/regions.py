@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from media import resize
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss, layer_guides
 from models.style import Statistics
@@ -127,8 +128,7 @@ def kept_outside(
         inside = picture(painting)
         size = inside.shape[-2:]
         share = F.interpolate(covered, size, mode="bilinear", antialias=True)
-        outside = F.interpolate(content, size, mode="bicubic", antialias=True).clamp(0, 1)
-        return outside.lerp(inside, share)
+        return resize(content, size).lerp(inside, share)
 
     return make
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from media import resize
 from models.loss_settings import LossSettings
 from models.vgg import stride
 from slow.settings import SlowSettings, scales
@@ -22,12 +22,9 @@ NOISE = 0.02
 
 def resized(image: Tensor, size: int) -> Tensor:
     """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
-    height, width = image.shape[-2:]
-    longer = max(height, width)
-    if longer == size:
-        return image
-    new = [max(1, round(side * size / longer)) for side in (height, width)]
-    return F.interpolate(image, new, mode="bicubic", antialias=True).clamp(0, 1)
+    longer = max(image.shape[-2:])
+    height, width = (max(1, round(side * size / longer)) for side in image.shape[-2:])
+    return resize(image, (height, width))
 
 
 def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
@@ -94,8 +91,7 @@ def start_image(
     if init is None and settings.init == "style":
         init = style[0]
     if init is not None:
-        scaled = F.interpolate(init.to(content), size, mode="bicubic", antialias=True)
-        return scaled.clamp(0, 1).contiguous()
+        return resize(init.to(content), size).clamp(0, 1).contiguous()
     if settings.init == "content":
         return content.clone(memory_format=torch.contiguous_format)
     if settings.init == "noise":
