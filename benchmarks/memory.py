@@ -24,8 +24,8 @@ from models.device import dtype_of_maps, keep_pages, pick_device, pick_precision
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.tiles import split
-from slow.memory import FIXED_BYTES, GB, TILE_BYTES, seconds_per_pixel, work
-from slow.objective import tiled
+from slow.memory import FIXED_BYTES, GB, TILE_BYTES, pixels_per_step, seconds_per_pixel
+from slow.objective import tiled_objective
 
 REPEATS = 3
 
@@ -40,7 +40,7 @@ def measure(size: int, side: int, device: torch.device) -> tuple[float, float, f
     dtype = pick_precision("auto", device)
     loss = PerceptualLoss(LossSettings(), [image[..., :256, :256]], dtype=dtype)
     per_pixel = seconds_per_pixel(loss, image)
-    evaluate = tiled(loss, image, side)
+    evaluate = tiled_objective(loss, image, side)
     before = peak = taken_memory(device)
     done = threading.Event()
 
@@ -104,7 +104,7 @@ def main() -> int:
         tiles = split(size, side, layers)
         pixels = max(math.prod(end - start for start, end in tile.outer) for tile in tiles)
         bytes_needed = FIXED_BYTES + tile_bytes * pixels
-        seconds_needed = per_pixel * work(size, side, layers)
+        seconds_needed = per_pixel * pixels_per_step(size, side, layers)
         cells = (
             f"{side} px",
             len(tiles),

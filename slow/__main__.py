@@ -36,7 +36,7 @@ from slow.recipe import Recipe, read_recipe
 from slow.settings import INITS, SlowSettings
 
 
-def show(settings: SlowSettings, loss: LossSettings) -> None:
+def print_settings(settings: SlowSettings, loss: LossSettings) -> None:
     """Print settings as the flags that give them."""
     for name, value in {**asdict(settings), **asdict(loss)}.items():
         value = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -109,7 +109,7 @@ def main() -> int:
     settings = cli.settings_from(args, SlowSettings)
     loss = cli.loss_from(args, args.loss_defaults)
     if args.show_settings:
-        show(settings, loss)
+        print_settings(settings, loss)
         return cli.OK
 
     jobs = plan_jobs(
@@ -151,7 +151,9 @@ def main() -> int:
                 device=device,
                 init=make_image,
                 vgg=losses.vgg,
-                make_losses=losses.of(job.styles) if settings.colors == "style" else losses.make,
+                make_losses=losses.for_files(job.styles)
+                if settings.colors == "style"
+                else losses.for_images,
                 room=room,
                 report=None if args.quiet else say_plan,
                 depth=args.depth,

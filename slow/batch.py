@@ -112,7 +112,7 @@ class SharedLosses:
         self.styles: tuple[Path, ...] = ()
         self.by_size: dict[tuple, PerceptualLoss] = {}
 
-    def of(self, styles: tuple[Path, ...]) -> Callable[[Sequence[Tensor]], PerceptualLoss]:
+    def for_files(self, styles: tuple[Path, ...]) -> Callable[[Sequence[Tensor]], PerceptualLoss]:
         """What stylize takes as make_losses, for style images that are these files as they are."""
         if styles != self.styles:
             self.styles, self.by_size = styles, {}
@@ -120,12 +120,12 @@ class SharedLosses:
         def make_losses(images: Sequence[Tensor]) -> PerceptualLoss:
             sizes = tuple(image.shape for image in images)
             if sizes not in self.by_size:
-                self.by_size[sizes] = self.make(images)
+                self.by_size[sizes] = self.for_images(images)
             return self.by_size[sizes]
 
         return make_losses
 
-    def make(self, images: Sequence[Tensor]) -> PerceptualLoss:
+    def for_images(self, images: Sequence[Tensor]) -> PerceptualLoss:
         """The losses of style images that depend on the content image."""
         return PerceptualLoss(
             self.settings, images, style_blend=self.style_blend or None, vgg=self.vgg

@@ -28,7 +28,7 @@ from models.vgg import check_layers
 from slow.album import Album
 from slow.pictures import feature_picture, gram_picture
 from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings
-from slow.start import check_sizes, resized
+from slow.start import check_sizes, resize_long_side
 from slow.stylize import Iterate, stylize
 
 MAX_FRAMES = 60
@@ -73,7 +73,7 @@ def style_reconstruction(loss: LossSettings, layers: tuple[str, ...]) -> LossSet
     return replace(loss, **only, content_weight=0.0, tv_weight=0.0)
 
 
-def settings_for(
+def painting_settings(
     layers: tuple[str, ...], size: int, steps: int
 ) -> tuple[SlowSettings, LossSettings]:
     """How the photo is painted: as usual, but with the layers that are looked at."""
@@ -112,12 +112,12 @@ def explain(
         The path of each picture once it is written.
     """
     album = Album(folder)
-    photo, style = resized(photo, size), resized(style, size)
+    photo, style = resize_long_side(photo, size), resize_long_side(style, size)
     yield album.add("photo.png", photo, "The photo.")
     yield album.add("style.png", style, "The style picture.")
 
     recorder = Recorder(steps, tick)
-    settings, loss = settings_for(layers, size, steps)
+    settings, loss = painting_settings(layers, size, steps)
     painted = stylize(photo, [style], settings, loss, dtype=dtype, callback=recorder)
     yield album.add("painted.png", painted, "The photo painted in the style.")
     yield from _show_run(album, recorder, photo.shape[-2:])
@@ -220,7 +220,7 @@ def main() -> int:
     check_sizes(
         (args.content, args.style),
         (photo, style),
-        *settings_for(layers, args.size, args.steps),
+        *painting_settings(layers, args.size, args.steps),
         remedy="choose a larger --size, or other --layers",
     )
     if args.output.resolve() in (args.content.resolve().parent, args.style.resolve().parent):

@@ -143,7 +143,7 @@ def parse_args(description: str) -> argparse.Namespace:
     parse = parser.parse_args if "--" in sys.argv else parser.parse_intermixed_args
     args = parse()
     if args.recipe_used:
-        leave_out_what_is_of_others(args, args.recipe_used)
+        drop_what_does_not_fit(args, args.recipe_used)
     if args.source and args.preset:
         parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe
@@ -152,7 +152,7 @@ def parse_args(description: str) -> argparse.Namespace:
     return args
 
 
-def leave_out_what_is_of_others(args: argparse.Namespace, recipe: Recipe) -> None:
+def drop_what_does_not_fit(args: argparse.Namespace, recipe: Recipe) -> None:
     """Masks and weights that --from brings along do not fit a photo or styles given beside it."""
     if args.content != Path(recipe.content) and _names(args.content_mask) == recipe.content_masks:
         args.content_mask = []

@@ -16,11 +16,11 @@ from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.vgg import VGG19Features
 from slow.masks import read_regions
-from slow.memory import Bounded, Plan, Room, measure_room
+from slow.memory import BoundedObjective, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
 from slow.settings import SlowSettings
-from slow.start import check_sizes, large_enough, resized
+from slow.start import check_sizes, drop_thin_scales, resize_long_side
 from slow.state import read_state, save_state, state_path
 from slow.stylize import State, stylize
 
@@ -135,7 +135,7 @@ def paint(
         vgg: a loss network for the recipe's settings, to be shared; a new one by default.
         make_losses: as for stylize; where there are no masks.
         room: what memory there is; measured by default.
-        report: as for Bounded.
+        report: as for BoundedObjective.
         depth: bits a channel of the result.
         save_every: evaluations of the loss between two savings of the state, 0 for none.
         resume: go on from the state, if there is one.
@@ -165,7 +165,7 @@ def paint(
         recipe.loss,
         remedy="larger are --size and, of style pictures, --style-scale",
     )
-    settings = large_enough(recipe.settings, recipe.loss, (content.rgb, *styles))
+    settings = drop_thin_scales(recipe.settings, recipe.loss, (content.rgb, *styles))
     if job.content_masks or job.style_masks:
         regions = read_regions(
             job.content_masks, job.style_masks, content, style_pictures, recipe.style_blend
@@ -211,7 +211,7 @@ def paint(
                 regions=regions,
                 vgg=vgg,
                 make_losses=make_losses,
-                objective=Bounded(
+                objective=BoundedObjective(
                     settings,
                     content.pixels.shape[-2:],
                     room or measure_room(device),
@@ -229,7 +229,7 @@ def paint(
         # Between two steps the state is whole, within one it may not be.
         if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
-        write(resized(progress.latest.best, settings.size), complete=False)
+        write(resize_long_side(progress.latest.best, settings.size), complete=False)
         if isinstance(error, KeyboardInterrupt):
             return error
         reason = str(error) or type(error).__name__

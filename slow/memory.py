@@ -14,7 +14,7 @@ from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.tiles import halo, split
 from models.vgg import num_channels, stride
-from slow.objective import Objective, tiled
+from slow.objective import Objective, tiled_objective
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
@@ -88,7 +88,7 @@ def measure_room(device: torch.device, max_memory: float | None = None) -> Room:
     return Room(taken, (1 - MARGIN) * max_memory - taken, max_memory)
 
 
-class Bounded:
+class BoundedObjective:
     """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
 
     Before the first step it measures the speed on a small part of the image and tells its plan. If
@@ -127,7 +127,7 @@ class Bounded:
             plan = self._plan(loss, content)
             if self.report:
                 self.report(plan)
-        return shrinking(loss, content, self.sides[longest])
+        return shrinking_objective(loss, content, self.sides[longest])
 
     def _plan(self, loss: PerceptualLoss, content: Tensor) -> Plan:
         """For this scale and all larger ones."""
@@ -140,7 +140,7 @@ class Bounded:
             size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
             run = (self.settings, loss.settings, loss.vgg.dtype)
             side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
-            memory = self.room.taken + needed(size, side, *run)
+            memory = self.room.taken + memory_needed(size, side, *run)
             if self.room.limit is not None and memory > self.room.limit:
                 raise ValueError(
                     f"--max-memory {self.room.limit / GB:g} is not enough for {size[1]}x{size[0]} "
@@ -148,7 +148,7 @@ class Bounded:
                 )
             most = max(most, memory)
             steps_left = min(scale.steps, last_step - self.steps_done)
-            seconds += steps_left * per_pixel * work(size, side, loss.vgg.layers)
+            seconds += steps_left * per_pixel * pixels_per_step(size, side, loss.vgg.layers)
         return Plan(size, side, most, seconds)
 
 
@@ -165,12 +165,12 @@ def choose_side(
     longest, step = max(size), max(map(stride, loss.content_layers + loss.style_layers))
     for number in range(1, longest // SMALLEST_SIDE + 1):
         side = math.ceil(longest / number / step) * step
-        if needed(size, side, settings, loss, dtype) <= room:
+        if memory_needed(size, side, settings, loss, dtype) <= room:
             return side
     return min(SMALLEST_SIDE, longest)
 
 
-def needed(
+def memory_needed(
     size: tuple[int, int],
     side: int,
     settings: SlowSettings,
@@ -202,7 +202,7 @@ def needed(
     return images + targets + max(tile, NUM_STEP_IMAGES * image)
 
 
-def work(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:
+def pixels_per_step(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:
     """Pixels whose pass forward and back takes as long as a step; tiles are passed forward twice,
     but for the last.
     """
@@ -214,7 +214,7 @@ def work(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:
 def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
     """Of the loss and its gradient, measured on the corner of a content image."""
     corner = content[..., :PROBE_SIDE, :PROBE_SIDE]
-    evaluate = tiled(loss, corner, PROBE_SIDE)
+    evaluate = tiled_objective(loss, corner, PROBE_SIDE)
     fastest = math.inf
     for _ in range(2):
         start = time.perf_counter()
@@ -225,7 +225,7 @@ def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
     return fastest / corner[0, 0].numel()
 
 
-def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
+def shrinking_objective(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
     """The tiled objective, with smaller tiles from the moment on when memory runs out.
 
     Raises:
@@ -238,7 +238,7 @@ def shrinking(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
         nonlocal side, evaluate
         while True:
             try:
-                evaluate = evaluate or tiled(loss, content, side)
+                evaluate = evaluate or tiled_objective(loss, content, side)
                 return evaluate(image)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

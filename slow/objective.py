@@ -13,7 +13,7 @@ from models.tiles import Tile, split
 Objective = Callable[[Tensor], LossTerms]
 
 
-def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
+def tiled_objective(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
     """The loss and its gradient, the same but for rounding with tiles of any size, in memory for
     one tile.
 
@@ -49,7 +49,7 @@ def tiled(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
         smooth = pixels.detach().requires_grad_(loss.settings.tv_weight > 0)
         for mean in means:
             mean.requires_grad_(True)
-        terms = loss.terms(*_unpacked(loss, means), total_variation(smooth))
+        terms = loss.terms(*_unpack(loss, means), total_variation(smooth))
         terms.total.backward()
 
         image.grad = torch.zeros_like(pixels) if smooth.grad is None else smooth.grad
@@ -92,7 +92,7 @@ def _pass_back(parts: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     torch.stack(products).sum().backward()
 
 
-def _unpacked(
+def _unpack(
     loss: PerceptualLoss, parts: Sequence[Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
     """Content errors and style statistics by layer, from a list as `_tile_means` makes it."""

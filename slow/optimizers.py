@@ -16,7 +16,7 @@ REACH = 32  # px, beyond which smoothing mixes less than a thousandth
 LONGEST_STEP = 0.015
 
 Resize = Callable[[Tensor], Tensor]
-Waves = tuple[Tensor, Tensor, Tensor]  # see waves_of
+Waves = tuple[Tensor, Tensor, Tensor]  # see make_waves
 
 
 class LBFGS:
@@ -50,7 +50,7 @@ class LBFGS:
         if self.gradient is not None:
             self._remember(gradient - self.gradient)
         if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
-            self.scale = (0.01 / self._smoothed(gradient).abs().mean().clamp(min=1e-30)).item()
+            self.scale = (0.01 / self._smooth(gradient).abs().mean().clamp(min=1e-30)).item()
         step = self._direction(gradient)
         too_long = (step.abs().mean() / LONGEST_STEP).clamp(min=1)
         self.step_taken = step.mul_(self.learning_rate / too_long)
@@ -70,7 +70,7 @@ class LBFGS:
         self.steps[row], self.changes[row] = self.step_taken.flatten(), change.flatten()
         steps = self.steps[: self.count]
         self.products[: self.count, row] = (steps @ self.changes[row]).cpu().double()
-        self.scale = curvature / _dot(change, self._smoothed(change))
+        self.scale = curvature / _dot(change, self._smooth(change))
 
     def _rows(self, number: int, image: Tensor) -> tuple[Tensor, Tensor]:
         return tuple(image.new_empty(number, image.numel()) for _ in range(2))
@@ -82,7 +82,7 @@ class LBFGS:
         the solutions of triangular equations (Byrd, Nocedal & Schnabel 1994).
         """
         if not self.count:
-            return self._smoothed(gradient).mul_(-self.scale)
+            return self._smooth(gradient).mul_(-self.scale)
         steps, changes = self.steps[: self.count], self.changes[: self.count]
         by_age = torch.arange(self.count - len(steps), self.count) % len(self.steps)
         products = self.products[by_age][:, by_age].triu()
@@ -94,15 +94,15 @@ class LBFGS:
         direction = -gradient.flatten()
         shares = solved(products, (steps @ direction).cpu().double(), upper=True)
         direction.addmv_(changes.T, shares.to(direction), alpha=-1)
-        direction = self._smoothed(direction.view_as(gradient)).mul_(self.scale).flatten()
+        direction = self._smooth(direction.view_as(gradient)).mul_(self.scale).flatten()
         back = self.products.diagonal()[: self.count] * shares
         back -= (changes @ direction).cpu().double()
         back = solved(products.T, back, upper=False)
         return direction.addmv_(steps.T, back.to(direction)).view_as(gradient)
 
-    def _smoothed(self, image: Tensor) -> Tensor:
-        self.waves = self.waves or waves_of(*image.shape[-2:], image.device)
-        return smoothed(image, self.waves)
+    def _smooth(self, image: Tensor) -> Tensor:
+        self.waves = self.waves or make_waves(*image.shape[-2:], image.device)
+        return smooth(image, self.waves)
 
     def enlarged(self, resize: Resize, factor: float) -> "LBFGS":
         """The optimiser for an image with `factor` times as many pixels: it knows the curvature,
@@ -182,7 +182,7 @@ class Adam:
         self.count, self.mean, self.square = state["count"], state["mean"], state["square"]
 
 
-def smoothed(image: Tensor, waves: Waves) -> Tensor:
+def smooth(image: Tensor, waves: Waves) -> Tensor:
     """An image whose waves are weighted by the root of their length, up to SMOOTHING px; white
     noise keeps about its size.
 
@@ -199,7 +199,7 @@ def smoothed(image: Tensor, waves: Waves) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-def waves_of(height: int, width: int, device: torch.device) -> Waves:
+def make_waves(height: int, width: int, device: torch.device) -> Waves:
     """Rows and columns of an image with REACH more at either end, which run back and forth, and the
     weights of its waves.
     """

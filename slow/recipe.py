@@ -79,7 +79,7 @@ class Recipe:
         )
         apart = {"files", "settings", "loss", "result", "complete", "program", "version", "torch"}
         settings = [
-            f"{_argument(name)} is {_shown(ours[name])} here and {_shown(theirs[name])} there"
+            f"{_flag(name)} is {_format(ours[name])} here and {_format(theirs[name])} there"
             for name in ours
             if name not in apart and ours[name] != theirs[name]
         ]
@@ -91,11 +91,11 @@ class Recipe:
         return settings + files
 
 
-def _argument(name: str) -> str:
+def _flag(name: str) -> str:
     return ARGUMENTS.get(name, f"--{name.replace('_', '-')}")
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return ",".join(map(str, value)) or "not given" if isinstance(value, tuple) else str(value)
 
 
@@ -126,30 +126,30 @@ def recipe_from(stored: dict[str, Any]) -> Recipe:
     for name, kind in (("settings", SlowSettings), ("loss", LossSettings)):
         if not isinstance(parts.get(name), dict):
             raise ValueError(f"{name} is missing")
-        parts[name] = _checked(kind, parts[name])
-    return _checked(Recipe, parts)
+        parts[name] = _build(kind, parts[name])
+    return _build(Recipe, parts)
 
 
-def _checked(kind: type[Kind], values: dict[str, Any]) -> Kind:
+def _build(kind: type[Kind], values: dict[str, Any]) -> Kind:
     """A dataclass from values that must have the types of its fields."""
     hints = get_type_hints(kind)
     unknown = values.keys() - {part.name for part in fields(kind)}
     if unknown:
         raise ValueError(f"unknown setting {sorted(unknown)[0]}")
-    converted = {name: _converted(name, value, hints[name]) for name, value in values.items()}
+    converted = {name: _convert(name, value, hints[name]) for name, value in values.items()}
     try:
         return kind(**converted)
     except TypeError as error:  # a field without default is missing
         raise ValueError(str(error)) from error
 
 
-def _converted(name: str, value: Any, hint: Any) -> Any:
+def _convert(name: str, value: Any, hint: Any) -> Any:
     """A value of JSON as the type of its field: a list as a tuple, an integer as a float."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_converted(name, item, arguments[0]) for item in value)
+        return tuple(_convert(name, item, arguments[0]) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {key: _converted(name, item, arguments[1]) for key, item in value.items()}
+        return {key: _convert(name, item, arguments[1]) for key, item in value.items()}
     if hint is float and type(value) is int:
         return float(value)
     if origin or type(value) is not hint:

@@ -71,7 +71,7 @@ class RegionalLoss(PerceptualLoss):
         *,
         vgg: VGG19Features,
     ) -> None:
-        masks = _shared([region.mask.to(style[0].device) for region in regions])
+        masks = _share_overlaps([region.mask.to(style[0].device) for region in regions])
         areas = masks.mean((1, 2, 3)).tolist()
         if min(areas) == 0:
             raise ValueError(f"the mask of region {1 + areas.index(0)} is 0 everywhere")
@@ -85,7 +85,9 @@ class RegionalLoss(PerceptualLoss):
                 settings,
                 style,
                 style_blend=region.style_blend,
-                style_masks=[_fitted(m, s) for m, s in zip(region.style_masks, style, strict=True)],
+                style_masks=[
+                    _fit_mask(m, s) for m, s in zip(region.style_masks, style, strict=True)
+                ],
                 vgg=vgg,
             )
             for region in regions
@@ -99,7 +101,7 @@ class RegionalLoss(PerceptualLoss):
             for layer in settings.style_layers
         }
         self.style_errors = {
-            layer: _error_by_area([part.style_errors[layer] for part in parts], areas)
+            layer: _weigh_by_area([part.style_errors[layer] for part in parts], areas)
             for layer in settings.style_layers
         }
 
@@ -109,7 +111,7 @@ class RegionalLoss(PerceptualLoss):
         return layer_guides(masks, self.settings.style_layers)
 
 
-def kept_outside(
+def keep_content_outside(
     regions: Sequence[Region], content: Tensor, picture: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
     """A function that makes an image of a painting and puts the content image where no region is.
@@ -122,7 +124,8 @@ def kept_outside(
         content: (1, 3, H, W) RGB in [0, 1].
         picture: from a painting, of any size, to an RGB image (1, 3, h, w) in [0, 1].
     """
-    covered = _shared([region.mask.to(content.device) for region in regions]).sum(0, keepdim=True)
+    masks = _share_overlaps([region.mask.to(content.device) for region in regions])
+    covered = masks.sum(0, keepdim=True)
 
     def make(painting: Tensor) -> Tensor:
         inside = picture(painting)
@@ -133,7 +136,7 @@ def kept_outside(
     return make
 
 
-def _error_by_area(
+def _weigh_by_area(
     errors: Sequence[Callable[[Statistics], Tensor]], areas: Sequence[float]
 ) -> Callable[[Statistics], Tensor]:
     """The regions' errors together, each by its area."""
@@ -147,14 +150,14 @@ def _error_by_area(
     return error
 
 
-def _shared(masks: Sequence[Tensor]) -> Tensor:
+def _share_overlaps(masks: Sequence[Tensor]) -> Tensor:
     """Masks (R, 1, H, W) whose sum is 1 at most, in the size of the largest."""
     size = max((mask.shape[-2:] for mask in masks), key=lambda size: size.numel())
     masks = torch.cat([F.interpolate(mask, size, mode="bilinear") for mask in masks])
     return masks / masks.sum(0, keepdim=True).clamp(min=1)
 
 
-def _fitted(mask: Tensor | None, image: Tensor) -> Tensor | None:
+def _fit_mask(mask: Tensor | None, image: Tensor) -> Tensor | None:
     """A mask in the size of its image."""
     return (
         None

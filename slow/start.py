@@ -20,7 +20,7 @@ from slow.settings import SlowSettings, scales
 NOISE = 0.02
 
 
-def resized(image: Tensor, size: int) -> Tensor:
+def resize_long_side(image: Tensor, size: int) -> Tensor:
     """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
     longer = max(image.shape[-2:])
     height, width = (max(1, round(side * size / longer)) for side in image.shape[-2:])
@@ -35,7 +35,7 @@ def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
     return min(max(style.shape[-2:]), max(1, round(settings.style_scale * size)))
 
 
-def large_enough(
+def drop_thin_scales(
     settings: SlowSettings, loss: LossSettings, images: Sequence[Tensor]
 ) -> SlowSettings:
     """The same settings without the scales at which a picture, the content image or one of the
@@ -61,7 +61,7 @@ def check_sizes(
     remedy: str,
 ) -> None:
     """ValueError if a picture is too small for the loss network at the smallest scale that
-    large_enough leaves.
+    drop_thin_scales leaves.
 
     Args:
         paths: of the pictures, for the message.
@@ -70,10 +70,10 @@ def check_sizes(
         remedy: how they become larger.
     """
     needed = max(map(stride, loss.content_layers + loss.style_layers))
-    size = scales(large_enough(settings, loss, images))[0].size
+    size = scales(drop_thin_scales(settings, loss, images))[0].size
     for number, (path, image) in enumerate(zip(paths, images, strict=True)):
         longer = size if number == 0 else style_size(image, settings, size)
-        side = min(resized(image, longer).shape[-2:])
+        side = min(resize_long_side(image, longer).shape[-2:])
         if side < needed:
             raise ValueError(
                 f"{path} is too small: of {side} px at the smallest scale, where the layers need "

@@ -16,12 +16,12 @@ from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss, loss_network
 from models.vgg import VGG19Features
 from slow.colors import match_colors
-from slow.memory import Bounded, measure_room
+from slow.memory import BoundedObjective, measure_room
 from slow.objective import Objective
 from slow.optimizers import LBFGS, Adam, make_optimizer
-from slow.regions import Region, RegionalLoss, kept_outside
+from slow.regions import Region, RegionalLoss, keep_content_outside
 from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings, scales
-from slow.start import large_enough, resized, start_image, style_size
+from slow.start import drop_thin_scales, resize_long_side, start_image, style_size
 
 
 @dataclass
@@ -126,7 +126,7 @@ def stylize(
         dtype: precision of the convolutions.
         vgg: a loss network for these losses, to be shared, in the place of dtype.
         objective: makes the function to minimise at a scale from its losses and its content image;
-            Bounded by default, which takes no more memory than there is.
+            BoundedObjective by default, which takes no more memory than there is.
         make_losses: makes the losses from the style images in the size of a scale, in the place of
             style_blend and dtype, and in that of regions' losses; one that remembers saves time
             where styles are used again.
@@ -144,11 +144,11 @@ def stylize(
     """
     usual_settings, usual_loss = PRESETS[DEFAULT_PRESET]
     settings, loss = settings or usual_settings, loss or usual_loss
-    settings = large_enough(settings, loss, (content, *style))
+    settings = drop_thin_scales(settings, loss, (content, *style))
     photo = content
     content, style, picture = match_colors(content, style, settings.colors)
     if regions:
-        picture = kept_outside(regions, photo, picture)
+        picture = keep_content_outside(regions, photo, picture)
     if init is not None and settings.colors == "luminance":
         init = luma(init)
     if make_losses is None:
@@ -159,7 +159,7 @@ def stylize(
             else partial(PerceptualLoss, loss, style_blend=style_blend, vgg=vgg)
         )
     if objective is None:
-        objective = Bounded(settings, content.shape[-2:], measure_room(content.device))
+        objective = BoundedObjective(settings, content.shape[-2:], measure_room(content.device))
     rounds = scales(settings)
     state = State(image=torch.empty(0), search=make_optimizer(settings))
     if resume:
@@ -172,13 +172,15 @@ def stylize(
     ends = [sum(scale.steps for scale in rounds[: k + 1]) for k in range(len(rounds))]
     for number in range(state.scale, len(rounds)):
         size = rounds[number].size
-        small = resized(content, size)
+        small = resize_long_side(content, size)
         if not state.image.numel():
             state.image = start_image(small, style, settings, init)
         elif number > state.scale:
-            before = resized(content, rounds[number - 1].size) if loss.content_weight else None
+            before = None
+            if loss.content_weight:
+                before = resize_long_side(content, rounds[number - 1].size)
             _enlarge(state, number, small, before)
-        styles = [resized(image, style_size(image, settings, size)) for image in style]
+        styles = [resize_long_side(image, style_size(image, settings, size)) for image in style]
         release_pages()  # of the smaller scale, and of the loss network's file
         evaluate = objective(make_losses(styles), small)
         _optimize(state, evaluate, ends[number], settings.averaging, report)

@@ -20,7 +20,7 @@ from models.int8 import is_exact
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
-from slow.objective import Objective, tiled
+from slow.objective import Objective, tiled_objective
 
 NEEDS_INT8 = pytest.mark.skipif(
     not is_exact(torch.device("cpu")), reason="8-bit integers are not convolved correctly"
@@ -51,7 +51,7 @@ def smooth_image(height: int, width: int, *, seed: int = 0) -> Tensor:
 
 def whole_image(loss: PerceptualLoss, content: Tensor) -> Objective:
     """The objective of the slow path, without tiles."""
-    return tiled(loss, content, max(content.shape[-2:]))
+    return tiled_objective(loss, content, max(content.shape[-2:]))
 
 
 def assert_same_gradients(

@@ -120,10 +120,10 @@ def test_targets_are_kept_for_one_style(styles):
     losses = SharedLosses(LossSettings(content_layers=("relu1_1",), style_layers=("relu1_1",)))
     image = [smooth_image(16, 16)]
     a, b = (styles / "a.png",), (styles / "b.jpg",)
-    first = losses.of(a)(image)
-    assert losses.of(a)(image) is first
-    assert losses.of(a)([smooth_image(20, 20)]) is not first
-    assert losses.of(b)(image) is not first
+    first = losses.for_files(a)(image)
+    assert losses.for_files(a)(image) is first
+    assert losses.for_files(a)([smooth_image(20, 20)]) is not first
+    assert losses.for_files(b)(image) is not first
 
 
 def test_a_folder_with_one_photo_is_a_folder(run, photos, styles, tmp_path):

@@ -9,15 +9,15 @@ from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from slow import SlowSettings, memory, stylize
 from slow.memory import (
-    Bounded,
+    BoundedObjective,
     Room,
     choose_side,
     measure_room,
-    needed,
-    shrinking,
-    work,
+    memory_needed,
+    pixels_per_step,
+    shrinking_objective,
 )
-from slow.objective import tiled
+from slow.objective import tiled_objective
 from tests.conftest import SHALLOW, smooth_image, whole_image
 
 SETTINGS = SlowSettings(size=300, min_size=0, steps=3)
@@ -25,7 +25,7 @@ CONTENT, STYLE = smooth_image(40, 300), smooth_image(48, 48, seed=1)
 
 
 def need(size, side, settings=SETTINGS, loss=SHALLOW):
-    return needed(size, side, settings, loss, torch.float32)
+    return memory_needed(size, side, settings, loss, torch.float32)
 
 
 def test_memory_by_hand():
@@ -56,14 +56,14 @@ def test_largest_tiles_that_fit_are_chosen():
 
 def test_work_of_tiles_by_hand():
     """Two tiles of 128 with a halo of 4 px on one side each; the first is passed forward twice."""
-    assert work((128, 256), 256, ("relu2_1",)) == 128 * 256
-    assert work((128, 256), 128, ("relu2_1",)) == 128 * 132 * 2.5
+    assert pixels_per_step((128, 256), 256, ("relu2_1",)) == 128 * 256
+    assert pixels_per_step((128, 256), 128, ("relu2_1",)) == 128 * 132 * 2.5
 
 
 def test_plan_is_told_once_and_before_the_first_step():
     plans, steps = [], []
     settings = SlowSettings(size=128, min_size=32, steps=6)
-    objective = Bounded(
+    objective = BoundedObjective(
         settings,
         (40, 300),
         Room(10**9, 10**9),
@@ -87,13 +87,15 @@ def test_the_plan_of_a_resumed_run_counts_the_steps_that_are_left(monkeypatch):
             states.append(copy.deepcopy(iterate.state.state_dict()))
 
     stylize(CONTENT, [STYLE], settings, SHALLOW, callback=interrupt)
-    objective = Bounded(settings, (40, 300), Room(0, 1e9), steps_done=25, report=plans.append)
+    objective = BoundedObjective(
+        settings, (40, 300), Room(0, 1e9), steps_done=25, report=plans.append
+    )
     stylize(CONTENT, [STYLE], settings, SHALLOW, objective=objective, resume=states[0])
     assert plans[0].seconds == pytest.approx(5 * 0.001 * 17 * 128)
 
 
 def test_too_little_memory_is_refused_before_the_first_step():
-    objective = Bounded(SETTINGS, (40, 300), measure_room(torch.device("cpu"), 1e6))
+    objective = BoundedObjective(SETTINGS, (40, 300), measure_room(torch.device("cpu"), 1e6))
     with pytest.raises(ValueError, match="--max-memory 0.001 is not enough for 300x40 px"):
         stylize(CONTENT, [STYLE], SETTINGS, SHALLOW, objective=objective)
 
@@ -101,7 +103,7 @@ def test_too_little_memory_is_refused_before_the_first_step():
 def test_a_limit_leads_to_tiles_and_to_the_same_loss():
     seen = []
     limit = need((40, 300), 160)
-    objective = Bounded(SETTINGS, (40, 300), Room(0, limit, limit), report=seen.append)
+    objective = BoundedObjective(SETTINGS, (40, 300), Room(0, limit, limit), report=seen.append)
     losses = [[], []]
     for values, make in zip(losses, (objective, whole_image), strict=True):
         stylize(
@@ -133,7 +135,7 @@ def test_out_of_memory_leads_to_smaller_tiles(monkeypatch, error):
 
     def limited(loss, content, side):
         sides.append(side)
-        objective = tiled(loss, content, side)
+        objective = tiled_objective(loss, content, side)
 
         def evaluate(image):
             if side > 150:
@@ -142,8 +144,8 @@ def test_out_of_memory_leads_to_smaller_tiles(monkeypatch, error):
 
         return evaluate
 
-    monkeypatch.setattr(memory, "tiled", limited)
-    evaluate = shrinking(loss, CONTENT, 10_000)
+    monkeypatch.setattr(memory, "tiled_objective", limited)
+    evaluate = shrinking_objective(loss, CONTENT, 10_000)
     image = smooth_image(40, 300, seed=2).requires_grad_(True)
     with pytest.warns(UserWarning, match="out of memory; going on in tiles of 150 px"):
         terms = evaluate(image)
@@ -157,18 +159,18 @@ def test_out_of_memory_with_the_smallest_tiles_is_an_error(monkeypatch):
     def fail(loss, content, side):
         raise MemoryError
 
-    monkeypatch.setattr(memory, "tiled", fail)
+    monkeypatch.setattr(memory, "tiled_objective", fail)
     with pytest.warns(UserWarning), pytest.raises(MemoryError, match="128 px: MemoryError"):
-        shrinking(None, CONTENT, 300)(CONTENT.clone())
+        shrinking_objective(None, CONTENT, 300)(CONTENT.clone())
 
 
 def test_other_errors_pass(monkeypatch):
     def fail(loss, content, side):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(memory, "tiled", fail)
+    monkeypatch.setattr(memory, "tiled_objective", fail)
     with pytest.raises(RuntimeError, match="mat1"):
-        shrinking(None, CONTENT, 300)(CONTENT.clone())
+        shrinking_objective(None, CONTENT, 300)(CONTENT.clone())
 
 
 def test_room_is_what_a_limit_leaves(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slow import optimizers
-from slow.optimizers import LBFGS, Adam, make_optimizer, waves_of
+from slow.optimizers import LBFGS, Adam, make_optimizer, make_waves
 from slow.settings import SlowSettings
 
 TARGET = torch.linspace(0, 1, 3 * 6 * 8).view(1, 3, 6, 8)
@@ -69,7 +69,7 @@ def test_history_is_short_and_shorter_for_large_images(monkeypatch):
 
 
 def smoothed(image):
-    return optimizers.smoothed(image, waves_of(*image.shape[-2:], image.device))
+    return optimizers.smooth(image, make_waves(*image.shape[-2:], image.device))
 
 
 def test_smoothing_weights_waves_by_the_root_of_their_length():

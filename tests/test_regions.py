@@ -7,7 +7,7 @@ from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss, layer_guides
 from models.style import STYLE_LOSSES, gram_matrix, guided_gram_matrix
 from slow import Region, SlowSettings, stylize
-from slow.objective import tiled
+from slow.objective import tiled_objective
 from slow.regions import RegionalLoss
 from tests.conftest import smooth_image, whole_image
 
@@ -67,7 +67,7 @@ def vgg():
 
 
 def evaluate(loss, image=IMAGE, side=None):
-    make = whole_image(loss, CONTENT) if side is None else tiled(loss, CONTENT, side)
+    make = whole_image(loss, CONTENT) if side is None else tiled_objective(loss, CONTENT, side)
     image = image.clone().requires_grad_(True)
     terms = make(image)
     return terms, image.grad

@@ -16,7 +16,7 @@ from slow import PRESETS, SlowSettings, stylize
 from slow import __main__ as slow_cli
 from slow.job import TINY
 from slow.settings import scales
-from slow.start import large_enough, resized
+from slow.start import drop_thin_scales, resize_long_side
 from tests.conftest import SAMPLES, smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
@@ -117,7 +117,7 @@ def test_luminance_paints_the_brightness_and_keeps_the_contents_colours(init):
     result = run_slow(seen.append, **settings, **start)
     assert result.shape == (1, 3, 26, 32) and seen[0].state.image.shape[1] == 1
     assert seen[0].best.shape == (1, 3, 16, 20) and torch.equal(seen[-1].best, result)
-    photo = resized(CONTENT, 32)
+    photo = resize_long_side(CONTENT, 32)
     inside = ((result > 0) & (result < 1)).all(1, keepdim=True)  # not clamped
     assert inside.float().mean() > 0.5
     kept = (result - luma(result) - photo + luma(photo)) * inside
@@ -156,7 +156,7 @@ def test_a_scale_that_diverges_at_once_gives_the_smaller_one_enlarged():
     with pytest.warns(UserWarning, match="not finite"):
         result = run_slow(seen.append, objective=exploding, min_size=20, scale_factor=2)
     assert result.shape == CONTENT.shape
-    assert (resized(result, 20) - seen[-1].best).abs().mean() < 0.05
+    assert (resize_long_side(result, 20) - seen[-1].best).abs().mean() < 0.05
 
 
 def test_a_larger_scale_begins_with_the_contents_detail():
@@ -248,12 +248,12 @@ def test_command_takes_several_styles_and_an_image_to_start_from(run, files):
 def test_scales_at_which_a_picture_is_too_thin_are_left_out():
     settings, loss = SlowSettings(size=512), LossSettings(style_layers=("relu5_1",))
     square, panorama = torch.zeros(1, 3, 400, 400), torch.zeros(1, 3, 100, 512)
-    assert large_enough(settings, loss, (square, square)) == settings
+    assert drop_thin_scales(settings, loss, (square, square)) == settings
     for images in ((panorama, square), (square, panorama)):
-        smallest = scales(large_enough(settings, loss, images))[0].size
-        assert min(resized(panorama, smallest).shape[-2:]) >= 16 and smallest < 100
+        smallest = scales(drop_thin_scales(settings, loss, images))[0].size
+        assert min(resize_long_side(panorama, smallest).shape[-2:]) >= 16 and smallest < 100
     one_scale = dataclasses.replace(settings, min_size=0)
-    assert large_enough(one_scale, loss, (panorama, square)) == one_scale
+    assert drop_thin_scales(one_scale, loss, (panorama, square)) == one_scale
 
 
 def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):

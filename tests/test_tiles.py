@@ -7,7 +7,7 @@ from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.tiles import halo, split
 from models.vgg import stride
-from slow.objective import tiled
+from slow.objective import tiled_objective
 from slow.optimizers import LBFGS
 from tests.conftest import smooth_image, whole_image
 
@@ -77,7 +77,7 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole_image(dtype, tolerance):
     for size in (SIZE, SIZE[::-1]):
         content, image = noisy(*size, seed=2), noisy(*size, seed=3)
         expected, gradient = loss_and_gradient(whole_image(loss, content), image)
-        terms, tiled_gradient = loss_and_gradient(tiled(loss, content, SIDE), image)
+        terms, tiled_gradient = loss_and_gradient(tiled_objective(loss, content, SIDE), image)
         for name in ("total", "content", "style", "tv"):
             value = getattr(expected, name).item()
             assert getattr(terms, name).item() == pytest.approx(value, rel=tolerance)
@@ -101,7 +101,7 @@ def test_tiles_serve_every_style_loss(style_loss):
     loss = PerceptualLoss(settings, [noisy(64, 64, seed=1)])
     content, image = noisy(90, 70, seed=2), noisy(90, 70, seed=3)
     expected, gradient = loss_and_gradient(whole_image(loss, content), image)
-    terms, tiled_gradient = loss_and_gradient(tiled(loss, content, 32), image)
+    terms, tiled_gradient = loss_and_gradient(tiled_objective(loss, content, 32), image)
     assert terms.total.item() == pytest.approx(expected.total.item(), rel=1e-4)
     assert relative_error(tiled_gradient, gradient) < 1e-3
 
@@ -111,7 +111,7 @@ def test_tiles_serve_a_sum_of_content_errors():
     loss = PerceptualLoss(settings, [noisy(64, 64, seed=1)])
     content, image = noisy(90, 70, seed=2), noisy(90, 70, seed=3)
     expected, gradient = loss_and_gradient(whole_image(loss, content), image)
-    terms, tiled_gradient = loss_and_gradient(tiled(loss, content, 32), image)
+    terms, tiled_gradient = loss_and_gradient(tiled_objective(loss, content, 32), image)
     assert terms.content.item() == pytest.approx(expected.content.item(), rel=1e-5)
     assert relative_error(tiled_gradient, gradient) < 1e-4
 
@@ -129,7 +129,7 @@ def error_after_steps(seed):
     loss = PerceptualLoss(LossSettings(), [noisy(40, 40, seed=seed)], dtype=torch.float64)
     content, start = noisy(*SIZE, seed=seed + 10), noisy(*SIZE, seed=seed + 20)
     images = []
-    for evaluate in (whole_image(loss, content), tiled(loss, content, SIDE)):
+    for evaluate in (whole_image(loss, content), tiled_objective(loss, content, SIDE)):
         image, search = start.clone(), LBFGS(learning_rate=1.0, history=20)
         for _ in range(3):
             _, gradient = loss_and_gradient(evaluate, image)
