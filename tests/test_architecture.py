@@ -15,7 +15,7 @@ from fast import evaluate
 from fast import export as export_cli
 from models.checkpoint import __main__ as checkpoint_cli
 from slow import __main__ as slow_cli
-from slow import explain
+from slow.explain import __main__ as explain_cli
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -70,7 +70,7 @@ def commands() -> list[str]:
         (train, "train.py"),
         (predict, "predict.py"),
         (slow_cli, "-m slow "),
-        (explain, "-m slow.explain"),
+        (explain_cli, "-m slow.explain"),
         (evaluate, "-m fast.evaluate"),
         (export_cli, "-m fast.export"),
         (checkpoint_cli, "-m models.checkpoint"),

@@ -8,10 +8,16 @@ import torch
 from media import read_image, write_image
 from models.loss_settings import LossSettings
 from models.style import gram_matrix
-from slow import explain as explain_cli
 from slow import stylize
-from slow.explain import content_reconstruction, style_reconstruction
-from slow.pictures import GAP, feature_picture, gram_picture, grid, in_false_colors
+from slow.explain import __main__ as explain_cli
+from slow.explain.feature_pictures import (
+    GAP,
+    feature_picture,
+    gram_picture,
+    grid,
+    in_false_colors,
+)
+from slow.explain.inside import content_reconstruction, style_reconstruction
 from slow.settings import SlowSettings
 from tests.conftest import smooth_image
 

@@ -1,4 +1,4 @@
-"""Pictures with captions."""
+"""A folder of pictures, and the captions that explain them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from media import write_atomically, write_image
 
 
 @dataclass
-class Album:
+class CaptionedFolder:
     """Pictures in a folder, and their captions in its captions.md.
 
     Args:

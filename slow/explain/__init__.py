@@ -1,0 +1,1 @@
+"""Pictures that explain the slow path: python -m slow.explain."""
