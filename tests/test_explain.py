@@ -10,13 +10,7 @@ from models.loss_settings import LossSettings
 from models.style import gram_matrix
 from slow import stylize
 from slow.explain import __main__ as explain_cli
-from slow.explain.feature_pictures import (
-    GAP,
-    feature_picture,
-    gram_picture,
-    grid,
-    in_false_colors,
-)
+from slow.explain.feature_pictures import GAP, feature_picture, gram_picture, in_false_colors
 from slow.explain.inside import content_reconstruction, style_reconstruction
 from slow.settings import SlowSettings
 from tests.conftest import smooth_image
@@ -29,12 +23,10 @@ def test_colours_grow_brighter_evenly():
     assert (brightness.diff() > 0).all() and brightness[0] < 0.1 and brightness[-1] > 0.9
 
 
-def test_grid_places_tiles_in_rows():
-    tiles = [torch.full((1, 3, 5, 7), k / 10) for k in range(5)]
-    sheet = grid(tiles, columns=2)
-    assert sheet.shape == (1, 3, 3 * (5 + GAP) + GAP, 2 * (7 + GAP) + GAP)
-    assert sheet[0, 0, GAP, GAP] == 0 and sheet[0, 0, GAP + 5 + GAP, GAP] == pytest.approx(0.2)
-    assert sheet[0, 0, -1, -1] == 1  # no sixth tile
+def test_feature_maps_stand_in_rows_of_eight_on_white():
+    picture = feature_picture(torch.rand(1, 10, 5, 7), tile=7)
+    assert picture.shape == (1, 3, 2 * (5 + GAP) + GAP, 8 * (7 + GAP) + GAP)
+    assert (picture[..., :GAP, :] == 1).all() and (picture[..., -5 - GAP :, -7 - GAP :] == 1).all()
 
 
 def test_strongest_feature_maps_come_first():

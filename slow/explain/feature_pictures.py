@@ -1,11 +1,11 @@
 """Pictures of what the loss network sees: feature maps and Gram matrices."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import make_grid
 
 GAP = 4  # px between tiles
 # Dark blue, purple, red, orange, pale yellow: brightness grows evenly.
@@ -45,7 +45,7 @@ def feature_picture(features: Tensor, *, num_maps: int = 48, tile: int = 112) ->
     size = [max(1, round(side * tile / max(height, width))) for side in (height, width)]
     larger = max(height, width) < tile
     maps = F.interpolate(maps[None], size, mode="nearest" if larger else "area")[0]
-    return grid([in_false_colors(single) for single in maps], columns=8)
+    return _grid([in_false_colors(single) for single in maps], columns=8)
 
 
 def gram_picture(grams: Sequence[Tensor], *, num_channels: int = 96, tile: int = 384) -> Tensor:
@@ -67,19 +67,9 @@ def gram_picture(grams: Sequence[Tensor], *, num_channels: int = 96, tile: int =
         cell = max(1, tile // len(order))
         tiles.append(in_false_colors(1 + shown.log10() / 3).repeat_interleave(cell, 2))
         tiles[-1] = tiles[-1].repeat_interleave(cell, 3)
-    return grid(tiles, columns=len(tiles))
+    return _grid(tiles, columns=len(tiles))
 
 
-def grid(tiles: Sequence[Tensor], *, columns: int) -> Tensor:
+def _grid(tiles: Sequence[Tensor], *, columns: int) -> Tensor:
     """Pictures (1, 3, h, w) of one size in rows, on white."""
-    height, width = tiles[0].shape[-2:]
-    columns = min(columns, len(tiles))
-    rows = math.ceil(len(tiles) / columns)
-    sheet = torch.ones(
-        1, 3, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, device=tiles[0].device
-    )
-    for number, picture in enumerate(tiles):
-        top = GAP + number // columns * (height + GAP)
-        left = GAP + number % columns * (width + GAP)
-        sheet[..., top : top + height, left : left + width] = picture
-    return sheet
+    return make_grid(torch.cat(list(tiles)), nrow=columns, padding=GAP, pad_value=1)[None]
