@@ -145,7 +145,7 @@ def main() -> int:
                 say_skipped(job.output, recipe)
                 continue
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            ended_by = paint(
+            paint(
                 job,
                 recipe,
                 device=device,
@@ -156,6 +156,7 @@ def main() -> int:
                 else losses.for_images,
                 room=room,
                 report=None if args.quiet else say_plan,
+                announce=print_path,
                 depth=args.depth,
                 save_every=args.save_every,
                 resume=args.resume,
@@ -168,11 +169,12 @@ def main() -> int:
                 raise
             tqdm.write(f"error: {cli.one_line(error)}", file=sys.stderr)
             failures += 1
-        else:
-            tqdm.write(str(job.output))
-            if ended_by:
-                raise ended_by
     return cli.FAILED if failures else cli.OK
+
+
+def print_path(path: Path) -> None:
+    """Print the path of a result, above the progress bars."""
+    tqdm.write(str(path))
 
 
 def say_plan(plan: Plan) -> None:

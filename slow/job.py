@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from slow.masks import read_regions
 from slow.memory import BoundedObjective, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
+from slow.regions import Region
 from slow.settings import SlowSettings
 from slow.start import check_sizes, drop_thin_scales, resize_long_side
 from slow.state import read_state, save_state, state_path
@@ -105,6 +107,23 @@ def make_recipe(
     )
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a painting is made from, as read from the files of a job.
+
+    Args:
+        content: in the size of the painting.
+        styles: (1, 3, H, W) RGB in [0, 1], on the device.
+        settings: those of the recipe, without the scales that are too small for these pictures.
+        regions: from the masks; empty without any.
+    """
+
+    content: Picture
+    styles: list[Tensor]
+    settings: SlowSettings
+    regions: list[Region]
+
+
 def paint(
     job: Job,
     recipe: Recipe,
@@ -115,13 +134,14 @@ def paint(
     make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
     room: Room | None = None,
     report: Callable[[Plan], None] | None = None,
+    announce: Callable[[Path], None] = lambda path: None,
     depth: int = 8,
     save_every: int = 50,
     resume: bool = False,
     preview: Path | None = None,
     quiet: bool = False,
     description: str = "",
-) -> KeyboardInterrupt | None:
+) -> None:
     """Make a painting and write it, with its recipe.
 
     When the run is interrupted or fails, the best image so far is written, and the state stays in
@@ -133,9 +153,11 @@ def paint(
         device: where to compute.
         init: from the content image to an image to start from, or None as the settings say.
         vgg: a loss network for the recipe's settings, to be shared; a new one by default.
-        make_losses: as for stylize; where there are no masks.
+        make_losses: as for stylize; where there are no regions.
         room: what memory there is; measured by default.
         report: as for BoundedObjective.
+        announce: called with the path of the result once it is written, also if the run was
+            interrupted.
         depth: bits a channel of the result.
         save_every: evaluations of the loss between two savings of the state, 0 for none.
         resume: go on from the state, if there is one.
@@ -143,77 +165,41 @@ def paint(
         quiet: no bar.
         description: what the bar begins with.
 
-    Returns:
-        None, or after Ctrl-C or SIGTERM the error that ended the run.
-
     Raises:
         ValueError, OSError: an input or the state cannot be used, or the result not be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; after the first step all has been saved.
         RuntimeError: the run failed; the best image so far has been written.
     """
     path = state_path(job.output)
     state = read_state(path, recipe, device) if resume and path.exists() else None
-    content = read_image(job.content, long_side=recipe.settings.size)
-    if min(content.original_size) < TINY:
-        width, height = content.original_size
-        raise ValueError(f"{job.content} is too small to be painted: {width}x{height} px")
-    style_pictures = [_read_style(style, recipe.settings) for style in job.styles]
-    styles = [picture.rgb.to(device) for picture in style_pictures]
-    check_sizes(
-        (job.content, *job.styles),
-        (content.rgb, *styles),
-        recipe.settings,
-        recipe.loss,
-        remedy="larger are --size and, of style pictures, --style-scale",
-    )
-    settings = drop_thin_scales(recipe.settings, recipe.loss, (content.rgb, *styles))
-    if job.content_masks or job.style_masks:
-        regions = read_regions(
-            job.content_masks, job.style_masks, content, style_pictures, recipe.style_blend
-        )
-        make_losses = None
-    else:
-        regions = []
-
-    def save(state: State) -> None:
-        try:
-            save_state(path, state, recipe)
-        except (OSError, RuntimeError) as error:  # no reason to lose the run
-            # Without the name of a temporary file; of a full disk torch.save raises a RuntimeError.
-            reason = getattr(error, "strerror", None) or "torch cannot write it"
-            warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
-
+    inputs = _read_inputs(job, recipe, device)
+    save = partial(_save_state, path, recipe)
+    write = partial(_write_result, job.output, recipe, like=inputs.content, depth=depth)
     progress = Progress(
-        settings,
+        inputs.settings,
         save=save,
         save_every=save_every,
         preview=preview,
         quiet=quiet,
         description=description,
     )
-
-    def write(painting: Tensor, complete: bool) -> None:
-        # A run that goes on after its last step has no step of its own.
-        terms = progress.latest.state.best_terms if progress.latest else state["best_terms"]
-        made = dataclasses.replace(recipe, result=terms, complete=complete)
-        write_image(job.output, painting, like=content, depth=depth, text=made.to_json())
-
     painting = None
     try:
         with interrupt.deferred(progress.stop):
             painting = stylize(
-                content.rgb.to(device),
-                styles,
-                settings,
+                inputs.content.rgb.to(device),
+                inputs.styles,
+                inputs.settings,
                 recipe.loss,
                 style_blend=recipe.style_blend,
-                init=None if state else init(content.rgb),
+                init=None if state else init(inputs.content.rgb),
                 dtype=PRECISIONS[recipe.precision],
-                regions=regions,
+                regions=inputs.regions,
                 vgg=vgg,
-                make_losses=make_losses,
+                make_losses=None if inputs.regions else make_losses,
                 objective=BoundedObjective(
-                    settings,
-                    content.pixels.shape[-2:],
+                    inputs.settings,
+                    inputs.content.pixels.shape[-2:],
                     room or measure_room(device),
                     steps_done=state["step"] if state else 0,
                     report=report,
@@ -221,7 +207,9 @@ def paint(
                 resume=state,
                 callback=progress,
             )
-        write(painting, complete=True)
+        # A run that is resumed after its last step makes no step of its own.
+        terms = progress.latest.state.best_terms if progress.latest else state["best_terms"]
+        write(painting, terms, complete=True)
     except BaseException as error:
         progress.finish()
         if progress.latest is None:
@@ -229,14 +217,41 @@ def paint(
         # Between two steps the state is whole, within one it may not be.
         if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
-        write(resize_long_side(progress.latest.best, settings.size), complete=False)
+        best = resize_long_side(progress.latest.best, inputs.settings.size)
+        write(best, progress.latest.state.best_terms, complete=False)
         if isinstance(error, KeyboardInterrupt):
-            return error
+            announce(job.output)
+            raise
         reason = str(error) or type(error).__name__
         raise RuntimeError(f"{reason}; the best image so far is in {job.output}") from error
     path.unlink(missing_ok=True)
     progress.finish(painting)
-    return None
+    announce(job.output)
+
+
+def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
+    """Read the pictures and masks; ValueError if one is too small, or a mask does not fit."""
+    content = read_image(job.content, long_side=recipe.settings.size)
+    if min(content.original_size) < TINY:
+        width, height = content.original_size
+        raise ValueError(f"{job.content} is too small to be painted: {width}x{height} px")
+    pictures = [_read_style(style, recipe.settings) for style in job.styles]
+    styles = [picture.rgb.to(device) for picture in pictures]
+    images = (content.rgb, *styles)
+    check_sizes(
+        (job.content, *job.styles),
+        images,
+        recipe.settings,
+        recipe.loss,
+        remedy="larger are --size and, of style pictures, --style-scale",
+    )
+    regions = []
+    if job.content_masks or job.style_masks:
+        regions = read_regions(
+            job.content_masks, job.style_masks, content, pictures, recipe.style_blend
+        )
+    settings = drop_thin_scales(recipe.settings, recipe.loss, images)
+    return Inputs(content, styles, settings, regions)
 
 
 def _read_style(path: Path, settings: SlowSettings) -> Picture:
@@ -246,3 +261,28 @@ def _read_style(path: Path, settings: SlowSettings) -> Picture:
     if max(picture.pixels.shape[-2:]) > largest:
         picture = read_image(path, long_side=max(1, largest))
     return picture
+
+
+def _save_state(path: Path, recipe: Recipe, state: State) -> None:
+    """Save the state of a run, or warn that it cannot be saved, which is no reason to lose it."""
+    try:
+        save_state(path, state, recipe)
+    except (OSError, RuntimeError) as error:
+        # Without the name of a temporary file; of a full disk torch.save raises a RuntimeError.
+        reason = getattr(error, "strerror", None) or "torch cannot write it"
+        warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
+
+
+def _write_result(
+    path: Path,
+    recipe: Recipe,
+    painting: Tensor,
+    terms: dict[str, float],
+    *,
+    like: Picture,
+    depth: int,
+    complete: bool,
+) -> None:
+    """Write a painting with its recipe, in which the terms of its loss are."""
+    made = dataclasses.replace(recipe, result=terms, complete=complete)
+    write_image(path, painting, like=like, depth=depth, text=made.to_json())

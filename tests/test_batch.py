@@ -70,7 +70,11 @@ def test_finished_pairs_are_skipped_and_failures_reported(run, photos, styles, t
 
 
 def test_ctrl_c_ends_the_batch(run, photos, styles, tmp_path, monkeypatch):
-    monkeypatch.setattr(slow_cli, "paint", lambda job, *_, **__: KeyboardInterrupt())
+    def interrupted(job, *_, announce, **__):
+        announce(job.output)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slow_cli, "paint", interrupted)
     code, out, _ = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
     assert code == 130 and len(out.split()) == 1
 
