@@ -23,77 +23,100 @@ def read_regions(
 ) -> list[Region]:
     """Where which style goes, and what is taken from it.
 
-    White is inside and black outside. One content mask is for all styles together; several are one
-    for each style, or all for the only one. Style masks are one for each style, or with one style
-    one for each content mask. A content mask in colours has a region for each of its colours but
-    black; style masks, one for each style, then say by the same colours what is taken for which
-    region, and without them each colour has its style, from the top left on.
+    Masks are white inside and black outside. What they mean goes by their number:
+
+        content masks   styles      regions
+        none or one     any         one, with all styles blended; a style mask for each style
+        several         one         one for each mask, all in this style; a style mask for each
+        several         as many     one for each style; a style mask for each; no --style-blend
+        one in colours  any         one for each colour but black; style masks in these colours
+
+    Style masks may always be left out; the regions in colours are then several masks, in the order
+    of their colours from the top left.
 
     Args:
         content_masks: mask files for the content image, of its file's size; none for all of it.
         style_masks: mask files for the style images, of their sizes; none for all of them.
         content: as it is to be painted.
         styles: as they are used.
-        style_blend: a weight for each style, where they go together; empty for equal ones.
+        style_blend: a weight for each style, where they are blended; empty for equal ones.
 
     Raises:
         OSError: a file cannot be opened.
         ValueError: a mask is no image, of another size than its picture, or black all over, or
             their number does not fit.
     """
-    blend = tuple(style_blend) or (1.0,) * len(styles)
     if any(_flagged(CONTENT_FLAG, is_colored, path) for path in content_masks):
         if len(content_masks) > 1:
             raise ValueError(f"{CONTENT_FLAG}: one in colours is for all regions; give no other")
-        masks = _flagged(CONTENT_FLAG, read_segments, content_masks[0], content)
+        segments = _flagged(CONTENT_FLAG, read_segments, content_masks[0], content)
         if style_masks:
-            return _by_color(masks, style_masks, styles, blend)
-        where = [as_float(mask) for mask in masks.values()]
+            return _regions_by_color(segments, style_masks, styles, style_blend)
+        masks = [as_float(mask) for mask in segments.values()]
     else:
-        where = [_read(CONTENT_FLAG, path, content) for path in content_masks]
-        where = where or [torch.ones(1, 1, 1, 1)]
+        masks = [_read_mask(CONTENT_FLAG, path, content) for path in content_masks]
+    if len(masks) <= 1:
+        mask = masks[0] if masks else torch.ones(1, 1, 1, 1)
+        return [_blended_region(mask, style_masks, styles, style_blend)]
+    if len(styles) == 1:
+        return _regions_of_one_style(masks, style_masks, styles[0])
+    return _regions_of_one_style_each(masks, style_masks, styles, style_blend)
 
-    num_regions, num_styles = len(where), len(styles)
-    if num_regions > 1 and num_styles > 1:
-        if num_regions != num_styles:
-            raise ValueError(
-                f"{CONTENT_FLAG}: {num_regions} regions go with one style or {num_regions}, "
-                f"not with {num_styles}"
-            )
-        if style_blend:
-            raise ValueError(
-                f"--style-blend: with a {CONTENT_FLAG} for each style none are blended"
-            )
-    num_pairs = max(num_regions, num_styles)
-    if style_masks and len(style_masks) != num_pairs:
-        raise ValueError(f"{STYLE_FLAG}: {num_pairs} are needed or none, not {len(style_masks)}")
-    parts = [
-        _read(STYLE_FLAG, path, styles[min(number, num_styles - 1)])
-        for number, path in enumerate(style_masks)
-    ] or [None] * num_pairs
-    if num_regions == 1:
-        return [Region(where[0], blend, tuple(parts))]
-    if num_styles == 1:
-        return [Region(mask, (1.0,), (part,)) for mask, part in zip(where, parts, strict=True)]
+
+def _blended_region(
+    mask: Tensor,
+    style_masks: Sequence[Path],
+    styles: Sequence[Picture],
+    style_blend: Sequence[float],
+) -> Region:
+    """One region, in all styles together."""
+    parts = _read_style_masks(style_masks, styles)
+    return Region(mask, tuple(style_blend) or (1.0,) * len(styles), parts)
+
+
+def _regions_of_one_style(
+    masks: Sequence[Tensor], style_masks: Sequence[Path], style: Picture
+) -> list[Region]:
+    """Several regions, each with a part of the same style."""
+    parts = _read_style_masks(style_masks, [style] * len(masks))
+    return [Region(mask, (1.0,), (part,)) for mask, part in zip(masks, parts, strict=True)]
+
+
+def _regions_of_one_style_each(
+    masks: Sequence[Tensor],
+    style_masks: Sequence[Path],
+    styles: Sequence[Picture],
+    style_blend: Sequence[float],
+) -> list[Region]:
+    """As many regions as styles, in the same order."""
+    if len(masks) != len(styles):
+        raise ValueError(
+            f"{CONTENT_FLAG}: {len(masks)} regions go with one style or {len(masks)}, "
+            f"not with {len(styles)}"
+        )
+    if style_blend:
+        raise ValueError(f"--style-blend: with a {CONTENT_FLAG} for each style none are blended")
+    parts = _read_style_masks(style_masks, styles)
     return [
-        Region(mask, tuple(float(k == number) for k in range(num_styles)), tuple(parts))
-        for number, mask in enumerate(where)
+        Region(mask, tuple(float(k == number) for k in range(len(styles))), parts)
+        for number, mask in enumerate(masks)
     ]
 
 
-def _by_color(
+def _regions_by_color(
     masks: dict[str, Tensor],
     style_masks: Sequence[Path],
     styles: Sequence[Picture],
-    blend: Sequence[float],
+    style_blend: Sequence[float],
 ) -> list[Region]:
-    """A region for each colour, with the parts of the styles that have the same one."""
+    """A region for each colour, with the parts of the styles that have the same colour."""
     if len(style_masks) != len(styles):
         raise ValueError(f"{STYLE_FLAG}: one in colours is needed for each of {len(styles)} styles")
     parts = [
         _flagged(STYLE_FLAG, read_segments, path, style, colors=masks)
         for path, style in zip(style_masks, styles, strict=True)
     ]
+    blend = style_blend or (1.0,) * len(styles)
     regions = []
     for color, mask in masks.items():
         # A style without this colour has no part in the region.
@@ -107,7 +130,20 @@ def _by_color(
     return regions
 
 
-def _read(flag: str, path: Path, picture: Picture) -> Tensor:
+def _read_style_masks(
+    paths: Sequence[Path], styles: Sequence[Picture]
+) -> tuple[Tensor | None, ...]:
+    """The masks of some style pictures, None for each without masks."""
+    if not paths:
+        return (None,) * len(styles)
+    if len(paths) != len(styles):
+        raise ValueError(f"{STYLE_FLAG}: {len(styles)} are needed or none, not {len(paths)}")
+    return tuple(
+        _read_mask(STYLE_FLAG, path, style) for path, style in zip(paths, styles, strict=True)
+    )
+
+
+def _read_mask(flag: str, path: Path, picture: Picture) -> Tensor:
     mask = _flagged(flag, read_mask, path, picture)
     if not mask.any():
         raise ValueError(f"{flag} {path} is black all over")
