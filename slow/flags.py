@@ -90,7 +90,8 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="what to take from a style picture, in white, or in the colour of the region it is "
-        "for; one for each style, or one for each content mask (default: all of it)",
+        "for; one for each style, or one for each content mask (default: all of it but what is "
+        "transparent)",
     )
 
 

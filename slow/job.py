@@ -16,7 +16,7 @@ from models.device import PRECISIONS
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.vgg import VGG19Features
-from slow.masks import read_regions
+from slow.masks import opacity_mask, read_regions
 from slow.memory import BoundedObjective, Plan, Room, measure_room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
@@ -115,7 +115,7 @@ class Inputs:
         content: in the size of the painting.
         styles: (1, 3, H, W) RGB in [0, 1], on the device.
         settings: those of the recipe, without the scales that are too small for these pictures.
-        regions: from the masks; empty without any.
+        regions: from the masks and transparent styles; empty without either.
     """
 
     content: Picture
@@ -230,7 +230,7 @@ def paint(
 
 
 def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
-    """Read the pictures and masks; ValueError if one is too small, or a mask does not fit."""
+    """Read the pictures and masks; ValueError if one of them cannot be used."""
     content = read_image(job.content, long_side=recipe.settings.size)
     if min(content.original_size) < TINY:
         width, height = content.original_size
@@ -245,8 +245,12 @@ def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
         recipe.loss,
         remedy="larger are --size and, of style pictures, --style-scale",
     )
+    opacities = [opacity_mask(picture) for picture in pictures]
+    for path, opacity in zip(job.styles, opacities, strict=True):
+        if opacity is not None and not opacity.any():
+            raise ValueError(f"{path} is transparent all over")
     regions = []
-    if job.content_masks or job.style_masks:
+    if job.content_masks or job.style_masks or any(mask is not None for mask in opacities):
         regions = read_regions(
             job.content_masks, job.style_masks, content, pictures, recipe.style_blend
         )

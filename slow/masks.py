@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from media import Picture, as_float, read_mask
+from media import Picture, as_float, read_mask, to_pil
 from media.segments import is_colored, read_segments
 from slow.regions import Region
 
@@ -32,7 +32,8 @@ def read_regions(
         one in colours  any         one for each colour but black; style masks in these colours
 
     Style masks may always be left out; the regions in colours are then several masks, in the order
-    of their colours from the top left.
+    of their colours from the top left. With or without a mask, what is transparent in a style
+    picture does not count.
 
     Args:
         content_masks: mask files for the content image, of its file's size; none for all of it.
@@ -44,7 +45,7 @@ def read_regions(
     Raises:
         OSError: a file cannot be opened.
         ValueError: a mask is no image, of another size than its picture, or black all over, or
-            their number does not fit.
+            their number does not fit; or it shows only what is transparent.
     """
     if any(_flagged(CONTENT_FLAG, is_colored, path) for path in content_masks):
         if len(content_masks) > 1:
@@ -112,10 +113,10 @@ def _regions_by_color(
     """A region for each colour, with the parts of the styles that have the same colour."""
     if len(style_masks) != len(styles):
         raise ValueError(f"{STYLE_FLAG}: one in colours is needed for each of {len(styles)} styles")
-    parts = [
-        _flagged(STYLE_FLAG, read_segments, path, style, colors=masks)
-        for path, style in zip(style_masks, styles, strict=True)
-    ]
+    parts = []
+    for path, style in zip(style_masks, styles, strict=True):
+        segments = _flagged(STYLE_FLAG, read_segments, path, style, colors=masks)
+        parts.append({c: _hide_transparent(as_float(part), style) for c, part in segments.items()})
     blend = style_blend or (1.0,) * len(styles)
     regions = []
     for color, mask in masks.items():
@@ -125,7 +126,7 @@ def _regions_by_color(
             raise ValueError(
                 f"{STYLE_FLAG}: {color} is in the {CONTENT_FLAG}, but in none of these"
             )
-        taken = [as_float(part[color]) if part[color].any() else None for part in parts]
+        taken = [part[color] if part[color].any() else None for part in parts]
         regions.append(Region(as_float(mask), tuple(weights), tuple(taken)))
     return regions
 
@@ -133,14 +134,39 @@ def _regions_by_color(
 def _read_style_masks(
     paths: Sequence[Path], styles: Sequence[Picture]
 ) -> tuple[Tensor | None, ...]:
-    """The masks of some style pictures, None for each without masks."""
+    """A mask for each style picture, or None where all of the picture counts."""
     if not paths:
-        return (None,) * len(styles)
+        return tuple(opacity_mask(style) for style in styles)
     if len(paths) != len(styles):
         raise ValueError(f"{STYLE_FLAG}: {len(styles)} are needed or none, not {len(paths)}")
-    return tuple(
-        _read_mask(STYLE_FLAG, path, style) for path, style in zip(paths, styles, strict=True)
-    )
+    return tuple(_read_style_mask(path, style) for path, style in zip(paths, styles, strict=True))
+
+
+def _read_style_mask(path: Path, style: Picture) -> Tensor:
+    mask = _hide_transparent(_read_mask(STYLE_FLAG, path, style), style)
+    if not mask.any():
+        raise ValueError(f"{STYLE_FLAG} {path} shows only what is transparent in the picture")
+    return mask
+
+
+def _hide_transparent(mask: Tensor, style: Picture) -> Tensor:
+    """A style mask without what is transparent; 0 if nothing else is left but soft borders."""
+    opacity = opacity_mask(style)
+    if opacity is None:
+        return mask
+    visible = mask * opacity
+    is_empty = 2 * visible.max() <= mask.max() * opacity.max()
+    return torch.zeros_like(mask) if is_empty else visible
+
+
+def opacity_mask(style: Picture) -> Tensor | None:
+    """The opacity of a style picture as its mask (1, 1, H, W) in [0, 1]; None if it is opaque."""
+    # Many opaque files have an alpha channel, too.
+    if style.alpha is None or style.alpha.min() == 255:
+        return None
+    # Read like the file of a mask that has the size of these pixels.
+    unscaled = Picture(style.pixels, style.alpha)
+    return as_float(read_mask(to_pil(style.pixels, like=style), unscaled))
 
 
 def _read_mask(flag: str, path: Path, picture: Picture) -> Tensor:

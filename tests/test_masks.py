@@ -177,6 +177,114 @@ def test_masks_are_scaled_together_with_their_pictures(tmp_path):
         read_regions([lying_mask], [], content, [STYLE])
 
 
+def save_transparent(path, image, *, shown):
+    """A picture that is opaque where a mask image (H, W) is white, and black where it is not."""
+    alpha = Image.open(shown).convert("L")
+    hidden = np.where(np.array(alpha)[..., None] > 0, as_bytes(image)[0].permute(1, 2, 0), 0)
+    picture = Image.fromarray(hidden.astype(np.uint8))
+    picture.putalpha(alpha)
+    picture.save(path)
+    return path
+
+
+@pytest.fixture
+def half_transparent(tmp_path):
+    """A photo; a style picture whose right half is transparent; the same in opaque black; and the
+    mask of its left half.
+    """
+    content, style = photos(tmp_path)
+    mask = save(tmp_path / "left.png", 255, 0, size=(48, 48))
+    save_transparent(style, STYLE.pixels, shown=mask)
+    opaque = tmp_path / "opaque.png"
+    Image.open(style).convert("RGB").save(opaque)
+    return content, style, opaque, mask
+
+
+def painted(run, *arguments, output):
+    code, _, err = run(slow_cli, *arguments, "-o", output, *FLAGS, *LAYERS)
+    assert code == 0, err
+    return read_image(output).pixels
+
+
+def test_what_is_transparent_in_a_style_does_not_count(run, tmp_path, half_transparent):
+    content, style, opaque, mask = half_transparent
+    result = painted(run, content, style, output=tmp_path / "a.png")
+    masked = painted(run, content, opaque, "--style-mask", mask, output=tmp_path / "b.png")
+    black = painted(run, content, opaque, output=tmp_path / "c.png")
+    assert torch.equal(result, masked)
+    assert not torch.equal(result, black)
+
+
+def test_one_of_two_styles_is_transparent(run, tmp_path, half_transparent):
+    content, style, opaque, mask = half_transparent
+    other, white = tmp_path / "other.png", save(tmp_path / "white.png", 255, size=(60, 48))
+    blend = ("--style-blend", "1,2")
+    result = painted(run, content, style, other, *blend, output=tmp_path / "a.png")
+    masks = ("--style-mask", mask, white)
+    expected = painted(run, content, opaque, other, *blend, *masks, output=tmp_path / "b.png")
+    assert (result.short() - expected.short()).abs().max() <= 1  # a mask of ones, but for rounding
+
+
+def test_an_alpha_channel_that_hides_nothing_changes_nothing(run, tmp_path):
+    content, style = photos(tmp_path)
+    expected = painted(run, content, style, output=tmp_path / "a.png")
+    Image.open(style).convert("RGBA").save(style)
+    assert torch.equal(painted(run, content, style, output=tmp_path / "b.png"), expected)
+
+
+def test_memory_and_time_are_told_with_a_transparent_style(run, tmp_path, half_transparent):
+    content, style, *_ = half_transparent
+    flags = [flag for flag in FLAGS if flag != "--quiet"]
+    code, _, err = run(slow_cli, content, style, "-o", tmp_path / "a.png", *flags, *LAYERS)
+    assert code == 0 and "64x48 px as a whole: about" in err
+
+
+def test_transparent_styles_in_a_folder(run, tmp_path, half_transparent):
+    content, style, *_ = half_transparent
+    folder = tmp_path / "styles"
+    folder.mkdir()
+    style.rename(folder / "a.png")
+    (tmp_path / "other.png").rename(folder / "b.png")
+    code, out, _ = run(slow_cli, content, folder, "-o", tmp_path / "out", *FLAGS, *LAYERS)
+    assert code == 0 and len(out.split()) == 2
+    for name in "ab":
+        alone = painted(run, content, folder / f"{name}.png", output=tmp_path / "alone.png")
+        (tmp_path / "alone.png").unlink()
+        assert torch.equal(read_image(tmp_path / "out" / f"content_{name}.png").pixels, alone)
+
+
+def test_style_masks_and_transparency_count_together(tmp_path, half_transparent):
+    _, path, _, left = half_transparent
+    style = read_image(path)
+    top = Image.new("L", (48, 48), 0)
+    top.paste(255, (0, 0, 48, 24))
+    top.save(tmp_path / "top.png")
+    (region,) = read_regions([], [tmp_path / "top.png"], CONTENT, [style])
+    corners = region.style_masks[0][0, 0, [5, 5, 42, 42], [5, 42, 5, 42]]
+    assert corners.tolist() == [1, 0, 0, 0]
+
+    mask, parts = save(tmp_path / "m.png", RED, GREEN), tmp_path / "parts.png"
+    save(parts, RED, GREEN, size=(48, 48))  # green only where the style is transparent
+    other = save(tmp_path / "o.png", GREEN, size=(60, 48))
+    red, green = read_regions([mask], [parts, other], CONTENT, [style, OTHER])
+    assert (red.style_blend, green.style_blend) == ((1, 0), (0, 1))
+    assert red.style_masks[0].mean() > 0.4
+
+
+def test_transparent_styles_that_leave_nothing_are_one_line(run, tmp_path, half_transparent):
+    content, style, *_ = half_transparent
+    right = save(tmp_path / "right.png", 0, 0, 0, 255, size=(48, 48))
+    out = ("-o", tmp_path / "out.png")
+    code, _, err = run(slow_cli, content, style, "--style-mask", right, *out, *FLAGS, *LAYERS)
+    assert code == 2 and f"--style-mask {right} shows only what is transparent" in err
+    nothing, speck = Image.new("RGBA", (300, 300)), Image.new("RGBA", (300, 300))
+    speck.putpixel((9, 9), (255, 0, 0, 1))  # lost in the softening
+    for picture in nothing, speck:
+        picture.save(style)
+        code, _, err = run(slow_cli, content, style, *out, *FLAGS, *LAYERS, "--size", 300)
+        assert code == 2 and err == f"error: {style} is transparent all over\n"
+
+
 def test_masks_are_not_for_folders(run, tmp_path):
     content, style = photos(tmp_path)
     mask = save(tmp_path / "mask.png", 255, 0)
