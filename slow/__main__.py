@@ -7,8 +7,8 @@ quality.
     python -m slow --from painted.png -o larger.png --size 1024
     python -m slow --preset gatys --show-settings
 
-Ctrl-C or SIGTERM ends the run and saves the best image so far; --resume goes on. A folder stands
-for each of the pictures in it but those that were painted by this program.
+Ctrl-C or SIGTERM ends the run and saves the best image so far; --resume continues it. A folder
+stands for all pictures in it, except those that this program painted.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from slow.settings import INITS, SlowSettings
 
 
 def print_settings(settings: SlowSettings, loss: LossSettings) -> None:
-    """Print settings as the flags that give them."""
+    """Print settings as command-line flags."""
     for name, value in {**asdict(settings), **asdict(loss)}.items():
         value = ",".join(map(str, value)) if isinstance(value, tuple) else value
         print(f"--{name.replace('_', '-')}={value}")
@@ -50,7 +50,7 @@ def init_file(name: str) -> Path | None:
     if name.endswith(".pth"):
         return find_model(name)
     if not Path(name).is_file():
-        raise ValueError(f"--init {name} is no file, and none of {', '.join(INITS)}")
+        raise ValueError(f"--init {name} is no file, nor one of {', '.join(INITS)}")
     return Path(name)
 
 
@@ -82,7 +82,7 @@ def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) ->
         if blend and not (len(blend) == len(job.styles) and min(blend) >= 0 < sum(blend) < inf):
             raise ValueError(
                 f"--style-blend {','.join(map(str, blend))} is not a weight of 0 or more for each "
-                f"style picture, {len(job.styles)} in all"
+                f"of the {len(job.styles)} style pictures"
             )
     if len(jobs) == 1 and jobs[0].output == args.output:
         cli.check_output(args.output, exists_ok=True)
@@ -178,17 +178,17 @@ def print_path(path: Path) -> None:
 
 
 def say_plan(plan: Plan) -> None:
-    """Tell what a run will take, beside the progress bars."""
+    """Print what a run will need, above the progress bars."""
     tqdm.write(str(plan), file=sys.stderr)
 
 
 def say_skipped(output: Path, recipe: Recipe) -> None:
-    """Name a finished painting that is left alone, and what would be different now."""
+    """Say that a finished painting is left alone, and what would be different now."""
     try:
         differences = recipe.differences(read_recipe(output))
     except ValueError:  # a format without room for a recipe
         differences = []
-    made = f", but was made otherwise: {differences[0]}" if differences else ""
+    made = f", but was made differently: {differences[0]}" if differences else ""
     cli.say(f"{output} is finished{made}; --force paints it again")
 
 

@@ -1,4 +1,4 @@
-"""Several paintings in one run: folders of contents and styles, with what they share computed
+"""Several paintings in one run, from folders of contents and styles. What they share is computed
 once.
 """
 
@@ -27,9 +27,9 @@ def plan_jobs(
     """Which paintings to make.
 
     A folder stands for each of the pictures in it: of contents, each is painted; of styles, each
-    content is painted in each. Style files without a folder among them make one blend. What earlier
-    runs have painted is not taken for a picture of a folder: the output folder is left out, and
-    every image that carries a recipe.
+    content is painted in each. Style files without a folder among them make one blend. Results of
+    earlier runs are not inputs: the output folder is left out, and so is every image that carries a
+    recipe.
 
     Args:
         contents: a content image or a folder of them.
@@ -84,7 +84,7 @@ def _images(path: Path, output: Path) -> list[Path]:
 def _is_painting(image: Path) -> bool:
     try:
         read_recipe(image)
-    except (OSError, ValueError):  # a damaged photo is told when its turn comes
+    except (OSError, ValueError):  # a damaged photo is reported when its turn comes
         return False
     return True
 
@@ -113,7 +113,7 @@ class SharedLosses:
         self.by_size: dict[tuple, PerceptualLoss] = {}
 
     def for_files(self, styles: tuple[Path, ...]) -> Callable[[Sequence[Tensor]], PerceptualLoss]:
-        """What stylize takes as make_losses, for style images that are these files as they are."""
+        """The make_losses of stylize, for style images that are these files, unchanged."""
         if styles != self.styles:
             self.styles, self.by_size = styles, {}
 
@@ -126,7 +126,7 @@ class SharedLosses:
         return make_losses
 
     def for_images(self, images: Sequence[Tensor]) -> PerceptualLoss:
-        """The losses of style images that depend on the content image."""
+        """New losses for style images, which may depend on the content image."""
         return PerceptualLoss(
             self.settings, images, style_blend=self.style_blend or None, vgg=self.vgg
         )

@@ -19,11 +19,11 @@ COLORS = ("style", "luminance", "match", "histogram")
 def match_colors(
     content: Tensor, style: Sequence[Tensor], colors: str
 ) -> tuple[Tensor, list[Tensor], Callable[[Tensor], Tensor]]:
-    """The images that the style is transferred between, and what makes their painting a picture.
+    """Prepare the images for the transfer, and make the function that gives a painting its colours.
 
-    With "luminance" all is done in grey: brightness only is transferred, from style images whose
-    brightness has the content's mean and spread. With "match" and "histogram" the style images get
-    the content's colours beforehand.
+    With "luminance" all images become grey: only the brightness is transferred. The style images
+    first get the mean and the spread of the content's brightness. With "match" and "histogram" they
+    first get the content's colours.
 
     Args:
         content: (1, 3, H, W) RGB in [0, 1].

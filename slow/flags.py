@@ -13,16 +13,31 @@ from slow.settings import DEFAULT_PRESET, PRESETS, SlowSettings
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """The flags, whose defaults are those of the preset, or of the recipe, that is asked for."""
+    """The flags. Their defaults are those of the preset, or of the recipe, that is asked for."""
     parser = cli.make_parser(description)
     parser.add_argument(
-        "content", type=Path, metavar="CONTENT", nargs="?", help="photo to paint, or a folder"
+        "content",
+        type=Path,
+        metavar="CONTENT",
+        nargs="?",
+        help="photo to paint, or a folder of photos (required, except with --from, --recipe or "
+        "--show-settings)",
     )
     parser.add_argument(
-        "styles", type=Path, nargs="*", metavar="STYLE", help="style pictures, or folders"
+        "styles",
+        type=Path,
+        nargs="*",
+        metavar="STYLE",
+        help="style pictures, or folders of them (at least one is required, with the same "
+        "exceptions)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE|DIR", help="image file, or folder for several"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE|DIR",
+        help="where to write: an image file, or a folder for several paintings (required, except "
+        "with --recipe or --show-settings)",
     )
     parser.add_argument(
         "--style-blend",
@@ -34,13 +49,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help="all settings that no other flag changes; gatys follows the paper; "
+        help="values of all settings that no other flag gives; gatys follows the paper; "
         f"--preset NAME --help shows them (default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
-        "--show-settings", action="store_true", help="print the settings of this run and end"
+        "--show-settings", action="store_true", help="print the settings of this run and exit"
     )
-    # Only to find the defaults; what is wrong is for the parser itself to tell.
+    # Only to find the defaults: the parser itself reports what is wrong.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", nargs="?")
     early.add_argument("--from", dest="source", type=Path, nargs="?")
@@ -55,7 +70,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add_result_flags(parser)
     cli.add_max_memory(
         cli.add_running_flags(parser),
-        effect="large images are computed in tiles, to the same result but for rounding",
+        effect="large images are computed in tiles, with the same result except for rounding",
         default="most of what is free",
     )
     parser.set_defaults(loss_defaults=loss, recipe_used=recipe)
@@ -80,8 +95,9 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="what to paint, in white, in an image of the photo's size; black stays the photo. One "
-        "for all styles, or one for each; or one with a region in each colour",
+        help="images of the photo's size: what is white is painted, what is black stays the photo. "
+        "One for all styles, one for each style, several for a single style, or one with a colour "
+        "for each region",
     )
     group.add_argument(
         "--style-mask",
@@ -89,9 +105,9 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="what to take from a style picture, in white, or in the colour of the region it is "
-        "for; one for each style, or one for each content mask (default: all of it but what is "
-        "transparent)",
+        help="images of the style pictures' sizes: what to take from them, in white or in the "
+        "colour of the region that it is for. One for each style, or one for each content mask "
+        "(default: everything that is not transparent)",
     )
 
 
@@ -104,43 +120,49 @@ def add_result_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=DEPTHS,
         default=defaults["depth"],
-        help="bits a channel; 16 in PNG and TIFF (default: %(default)s)",
+        help="bits per channel; 16 only in PNG and TIFF (default: %(default)s)",
     )
     group.add_argument(
         "--save-every",
         type=cli.not_negative,
         default=defaults["save_every"],
         metavar="N",
-        help="save the state every N steps, in a file beside the result that goes when the run is "
-        "complete; 0 for never (default: %(default)s)",
+        help="save the state every N steps, in a file beside the result that is deleted when the "
+        "run is complete; 0 for never (default: %(default)s)",
     )
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on with an interrupted run, to the same image; leave finished ones alone",
+        help="continue an interrupted run, to the same image; skip finished ones",
     )
     group.add_argument(
-        "--preview", type=Path, metavar="FILE", help="an image file that shows how the run goes on"
+        "--preview",
+        type=Path,
+        metavar="FILE",
+        help="an image file that is updated during the run, to watch the painting",
     )
     group.add_argument(
         "--recipe",
         type=Path,
         metavar="FILE",
-        help="print what a painting was made from, with all settings, as JSON and end",
+        help="print as JSON what a painting was made from, with all settings, and exit",
     )
     group.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help="paint as FILE was painted; what is given beside it counts instead",
+        help="paint as FILE was painted, except for what other arguments change",
     )
 
 
 def parse_args(description: str) -> argparse.Namespace:
-    """The flags; `loss_defaults` and `recipe_used` are what --preset and --from have come to."""
+    """The command line, with two values more.
+
+    `loss_defaults`: losses of --preset or --from. `recipe_used`: the recipe of --from, or None.
+    """
     parser = make_parser(description)
-    # It drops the -- that names beginning with a dash need.
+    # parse_intermixed_args drops the --, which names that begin with a dash need.
     parse = parser.parse_args if "--" in sys.argv else parser.parse_intermixed_args
     args = parse()
     if args.recipe_used:
@@ -149,12 +171,12 @@ def parse_args(description: str) -> argparse.Namespace:
         parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe
     if not ends_early and not (args.content and args.styles and args.output):
-        parser.error("CONTENT, STYLE and -o FILE are needed")
+        parser.error("CONTENT, STYLE and -o FILE are required")
     return args
 
 
 def drop_what_does_not_fit(args: argparse.Namespace, recipe: Recipe) -> None:
-    """Masks and weights that --from brings along do not fit a photo or styles given beside it."""
+    """Drop the masks and weights of --from that do not fit another photo or other styles."""
     if args.content != Path(recipe.content) and _names(args.content_mask) == recipe.content_masks:
         args.content_mask = []
     if args.styles != [Path(style) for style in recipe.styles]:

@@ -26,12 +26,12 @@ from slow.start import check_sizes, drop_thin_scales, resize_long_side
 from slow.state import read_state, save_state, state_path
 from slow.stylize import State, stylize
 
-TINY = 8  # px, of the shorter side of a photo: a smaller one would only be enlarged
+TINY = 8  # px; a photo whose shorter side is smaller is refused
 
 
 @dataclass(frozen=True)
 class Job:
-    """A content image, style images whose blend it gets, the file of the painting, and masks."""
+    """The files of one painting: content image, style images to blend, result, and masks."""
 
     content: Path
     styles: tuple[Path, ...]
@@ -55,7 +55,7 @@ def check_job(
     other_inputs: Sequence[Path] = (),
 ) -> None:
     """Before anything is computed: ValueError if the result cannot be written in this format and
-    size, or would replace an input, or a result that is neither to go on nor to be replaced.
+    size, if it would replace an input, or if it exists and neither `resume` nor `force` is set.
     """
     check_format(job.output, depth, size)
     inputs = [*job.inputs, *other_inputs]
@@ -66,16 +66,17 @@ def check_job(
     state = state_path(job.output)
     if state.exists():
         raise ValueError(
-            f"{state} is of an interrupted run: go on by --resume, or start anew by --force"
+            f"{state} is of an interrupted run: continue it with --resume, or start again with "
+            "--force"
         )
     if job.output.exists():
         raise ValueError(
-            f"-o {job.output} exists; replace it by --force, or go on or skip it by --resume"
+            f"-o {job.output} exists; replace it with --force, or continue or skip it with --resume"
         )
 
 
 def is_finished(output: Path) -> bool:
-    """Whether there is a result, and not that of an interrupted run."""
+    """Whether the result exists and is not that of an interrupted run."""
     if not output.exists() or state_path(output).exists():
         return False
     try:
@@ -158,12 +159,12 @@ def paint(
         report: as for BoundedObjective.
         announce: called with the path of the result once it is written, also if the run was
             interrupted.
-        depth: bits a channel of the result.
-        save_every: evaluations of the loss between two savings of the state, 0 for none.
-        resume: go on from the state, if there is one.
-        preview: an image file to keep fresh while it runs.
-        quiet: no bar.
-        description: what the bar begins with.
+        depth: bits per channel of the result.
+        save_every: save the state after this many evaluations of the loss; 0 for never.
+        resume: continue from the state, if there is one.
+        preview: an image file to update during the run.
+        quiet: show no bar.
+        description: text before the bar.
 
     Raises:
         ValueError, OSError: an input or the state cannot be used, or the result not be written.
@@ -214,7 +215,7 @@ def paint(
         progress.finish()
         if progress.latest is None:
             raise
-        # Between two steps the state is whole, within one it may not be.
+        # Between two steps the state is consistent; within one it may not be.
         if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
         best = resize_long_side(progress.latest.best, inputs.settings.size)
@@ -243,7 +244,7 @@ def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
         images,
         recipe.settings,
         recipe.loss,
-        remedy="larger are --size and, of style pictures, --style-scale",
+        remedy="choose a larger --size or, for a style picture, --style-scale",
     )
     opacities = [opacity_mask(picture) for picture in pictures]
     for path, opacity in zip(job.styles, opacities, strict=True):
@@ -259,7 +260,7 @@ def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
 
 
 def _read_style(path: Path, settings: SlowSettings) -> Picture:
-    """A style image, not larger than it is used: bytes take less room than numbers."""
+    """Read a style image, in bytes and no larger than it is used, to save memory."""
     largest = round(settings.style_scale * settings.size)
     picture = read_image(path)
     if max(picture.pixels.shape[-2:]) > largest:
@@ -272,7 +273,8 @@ def _save_state(path: Path, recipe: Recipe, state: State) -> None:
     try:
         save_state(path, state, recipe)
     except (OSError, RuntimeError) as error:
-        # Without the name of a temporary file; of a full disk torch.save raises a RuntimeError.
+        # The reason alone, not a temporary file's name. If the disk is full, torch.save raises a
+        # RuntimeError.
         reason = getattr(error, "strerror", None) or "torch cannot write it"
         warnings.warn(f"the state could not be saved: {reason}", stacklevel=2)
 
@@ -287,6 +289,6 @@ def _write_result(
     depth: int,
     complete: bool,
 ) -> None:
-    """Write a painting with its recipe, in which the terms of its loss are."""
+    """Write a painting, with a recipe that includes the terms of its loss."""
     made = dataclasses.replace(recipe, result=terms, complete=complete)
     write_image(path, painting, like=like, depth=depth, text=made.to_json())

@@ -1,4 +1,4 @@
-"""Any size in bounded memory: what an optimisation needs, and tiles as large as there is room."""
+"""Any image size in bounded memory: what an optimisation needs, and the largest tiles that fit."""
 
 import math
 import time
@@ -18,18 +18,18 @@ from slow.objective import Objective, tiled_objective
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
 
-# Bytes for each pixel of a tile with its halo, forward and backward, by the size of a feature; and
-# FIXED_BYTES for any tile besides. From python -m benchmarks.memory.
+# Bytes for each pixel of a tile with its halo, forward and backward, by the bytes of a number.
+# Every tile takes FIXED_BYTES more. Measured by python -m benchmarks.memory.
 TILE_BYTES = {4: 1500, 2: 700}
-L2_POOLING = 1.5  # times as much: the squares are there, too
+L2_POOLING = 1.5  # times as much, for the squares
 FIXED_BYTES = 350e6
-# Images that are there all the time, besides the two for each step that the optimiser remembers;
-# and those that it needs for a step, when there is no tile.
+# Image-sized buffers: NUM_IMAGES always, two per remembered step, and NUM_STEP_IMAGES while the
+# optimiser steps, when no tile is held.
 NUM_IMAGES = 8
 NUM_STEP_IMAGES = 6
 SMALLEST_SIDE = 128  # px, of a tile; smaller ones are mostly halo
 KEPT_FREE = 0.15  # of the free memory
-MARGIN = 0.05  # of a limit; the estimate is no better
+MARGIN = 0.05  # of a limit: the estimate is no more exact
 PROBE_SIDE = 192  # px, of the image on which the speed is measured
 GB = 10**9
 
@@ -40,10 +40,10 @@ class Plan:
 
     Args:
         size: height and width of the largest image in px.
-        side: longest side of a tile there in px, without its halo; that of the image or more for
-            the whole image at once.
-        memory: bytes that the process takes in all.
-        seconds: time for the steps that are left.
+        side: longest side of its tiles in px, without their halo; if this is at least the image's
+            own, the image is computed as a whole.
+        memory: bytes that the process takes in total.
+        seconds: time for the remaining steps.
     """
 
     size: tuple[int, int]
@@ -60,13 +60,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Room:
-    """What there is, before an optimisation begins; afterwards some of what is freed stays with
-    the process and cannot be told from what is in use.
+    """The memory before an optimisation begins. Later, freed memory may stay with the process, and
+    then looks as if it were in use.
 
     Args:
         taken: bytes that the program and its network have taken.
         free: bytes that may be taken in addition.
-        limit: bytes that may be taken in all, where a limit was given.
+        limit: bytes that may be taken in total, if there is a limit.
     """
 
     taken: float
@@ -75,12 +75,12 @@ class Room:
 
 
 def measure_room(device: torch.device, max_memory: float | None = None) -> Room:
-    """How much there is on a device, once the network is loaded.
+    """Measure the memory of a device, once the network is loaded.
 
     Args:
         device: where to compute.
-        max_memory: bytes that the process (on a GPU its tensors) may take in all; most of what is
-            free by default.
+        max_memory: bytes that the process (on a GPU its tensors) may take in total; most of what
+            is free by default.
     """
     taken = taken_memory(device)
     if max_memory is None:
@@ -89,17 +89,17 @@ def measure_room(device: torch.device, max_memory: float | None = None) -> Room:
 
 
 class BoundedObjective:
-    """Makes the objective of each scale, in tiles that fit into memory; what stylize takes.
+    """Makes the objective of each scale, in tiles that fit into memory: the objective of stylize.
 
-    Before the first step it measures the speed on a small part of the image and tells its plan. If
-    the memory is not enough after all, the tiles become smaller. On the CPU the process keeps freed
-    memory, but not that of large tensors.
+    Before the first step it measures the speed on a small part of the image and reports its plan.
+    If the memory runs out nevertheless, the tiles become smaller. On the CPU the process keeps
+    freed memory, except that of large tensors.
 
     Args:
         settings: of the run.
         shape: height and width of the content image, of any size.
         room: from measure_room.
-        steps_done: those of an interrupted run that goes on.
+        steps_done: steps of the interrupted run that is resumed.
         report: called with the plan.
 
     Raises:
@@ -159,8 +159,8 @@ def choose_side(
     loss: LossSettings,
     dtype: torch.dtype,
 ) -> int:
-    """The longest side of the largest tiles in px for which there is room (bytes), the image's own
-    where it fits as a whole; or SMALLEST_SIDE.
+    """The longest side, in px, of the largest tiles that fit into this room (bytes). It is at least
+    the image's own if the image fits as a whole, and SMALLEST_SIDE if nothing fits.
     """
     longest, step = max(size), max(map(stride, loss.content_layers + loss.style_layers))
     for number in range(1, longest // SMALLEST_SIDE + 1):
@@ -177,7 +177,7 @@ def memory_needed(
     loss: LossSettings,
     dtype: torch.dtype,
 ) -> float:
-    """Bytes that an optimisation takes beside the network, at an estimate.
+    """Estimate the bytes that an optimisation takes in addition to the network.
 
     Args:
         size: height and width of the image in px.
@@ -203,8 +203,8 @@ def memory_needed(
 
 
 def pixels_per_step(size: tuple[int, int], side: int, layers: tuple[str, ...]) -> float:
-    """Pixels whose pass forward and back takes as long as a step; tiles are passed forward twice,
-    but for the last.
+    """The number of pixels whose forward and backward pass takes as long as a step. All tiles but
+    the last have a second forward pass.
     """
     tiles = split(size, side, layers)
     pixels = [math.prod(end - start for start, end in tile.outer) for tile in tiles]
@@ -212,7 +212,7 @@ def pixels_per_step(size: tuple[int, int], side: int, layers: tuple[str, ...]) -
 
 
 def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
-    """Of the loss and its gradient, measured on the corner of a content image."""
+    """Measure the time of the loss and its gradient on the corner of a content image."""
     corner = content[..., :PROBE_SIDE, :PROBE_SIDE]
     evaluate = tiled_objective(loss, corner, PROBE_SIDE)
     fastest = math.inf
@@ -220,16 +220,16 @@ def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
         start = time.perf_counter()
         image = corner.clone().requires_grad_(True)
         evaluate(image).total.item()
-        image.grad.sum().item()  # waits until it is there
+        image.grad.sum().item()  # waits for the result
         fastest = min(fastest, time.perf_counter() - start)
     return fastest / corner[0, 0].numel()
 
 
 def shrinking_objective(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
-    """The tiled objective, with smaller tiles from the moment on when memory runs out.
+    """The tiled objective, which goes on with smaller tiles when memory runs out.
 
     Raises:
-        MemoryError: when called, if it is not enough for the smallest tiles.
+        MemoryError: when called, if there is too little for the smallest tiles.
     """
     side = min(side, max(content.shape[-2:]))
     evaluate: Objective | None = None

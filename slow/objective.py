@@ -14,21 +14,21 @@ Objective = Callable[[Tensor], LossTerms]
 
 
 def tiled_objective(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
-    """The loss and its gradient, the same but for rounding with tiles of any size, in memory for
-    one tile.
+    """The loss and its gradient, in the memory of one tile. The size of the tiles changes the
+    result only by rounding.
 
-    All that the loss needs of an image are means over positions, and these add up over tiles. A
-    first pass finds them without gradients. The gradient with respect to them is a small matrix for
-    each layer, from which a second pass finds that of each tile's pixels; where tiles overlap, it
-    adds up. (Galerne et al., arXiv 2212.13459, have the two passes, but drop the gradient of the
-    overlap, which therefore has to be larger.) The last tile's first pass is its second one, too: a
-    single tile, which is the whole image, needs only one.
+    All that the loss needs of an image are means over positions, which are sums over tiles. A first
+    pass computes them without gradients. The gradient with respect to them is a small matrix for
+    each layer. From it, a second pass computes the gradient of each tile's pixels; where tiles
+    overlap, these gradients are added. (Galerne et al., arXiv 2212.13459, also make two passes, but
+    drop the gradient of the overlap, which therefore has to be larger.) The last tile is passed
+    only once, so a single tile, the whole image, needs only one pass.
 
     Args:
         loss: with the targets of the style.
         content: (1, 3, H, W) float32 RGB in [0, 1], of the image's size.
-        side: longest side of a tile without its halo in px; with that of the image or more it is
-            computed as a whole, which is fastest.
+        side: longest side of a tile in px, without its halo. If it is at least the image's own, the
+            image is computed as a whole, which is fastest.
     """
     tiles = split(content.shape[-2:], side, loss.vgg.layers)
     targets, guides = loss.content_targets(content), loss.guides(content.shape[-2:])
@@ -82,12 +82,12 @@ def _tile_means(
 
 
 def _add(means: list[Tensor] | None, parts: list[Tensor]) -> list[Tensor]:
-    """The means so far, of which there are none at first, with those of one more tile."""
+    """Add one tile's means to those of the tiles before it, if there are any."""
     return parts if means is None else [m + p for m, p in zip(means, parts, strict=True)]
 
 
 def _pass_back(parts: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """torch.autograd.backward, which to check gradients imports sympy: a second and 30 MB."""
+    """As torch.autograd.backward, which imports sympy to check gradients: a second and 30 MB."""
     products = [(part * gradient).sum() for part, gradient in zip(parts, gradients, strict=True)]
     torch.stack(products).sum().backward()
 

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from slow.settings import SlowSettings
 
-LARGE = 2**20  # pixels from which on L-BFGS remembers this many steps
+LARGE = 2**20  # pixels; for images of this size and more L-BFGS remembers SHORT_HISTORY steps
 SHORT_HISTORY = 10
 SMOOTHING = 64  # px
 REACH = 32  # px, beyond which smoothing mixes less than a thousandth
-# Of full scale, on average over the image. Usual steps are shorter; the few that are longer come
-# from a curvature that is misjudged, above all soon after a start from noise.
+# Share of full scale, on average over the image. Usual steps are shorter. The few longer ones come
+# from a misjudged curvature, mostly soon after a start from noise.
 LONGEST_STEP = 0.015
 
 Resize = Callable[[Tensor], Tensor]
@@ -22,11 +22,12 @@ Waves = tuple[Tensor, Tensor, Tensor]  # see make_waves
 class LBFGS:
     """Limited-memory BFGS (Nocedal 1980) with one evaluation a step.
 
-    It has no test for the end and no line search, which in float32 fail near the minimum: a step is
-    taken whatever the loss does, and one along which the curvature is not positive is not
-    remembered. The image is never clamped behind its back. The inverse Hessian that it starts from
-    is no multiple of the identity but smooths, for the loss is less curved in coarse patterns than
-    in fine ones: the same loss is reached in about a quarter fewer steps.
+    It has no stopping test and no line search, which fail in float32 near the minimum. Every step
+    is taken, whatever the loss does; one along which the curvature is not positive is not
+    remembered. Nothing else, such as clamping, changes the image between two steps. The initial
+    inverse Hessian is not a multiple of the identity but a smoothing, because the loss is less
+    curved in coarse patterns than in fine ones. It reaches the same loss in about a quarter fewer
+    steps.
 
     Args:
         learning_rate: share of the quasi-Newton step to take.
@@ -35,21 +36,21 @@ class LBFGS:
 
     def __init__(self, learning_rate: float, history: int) -> None:
         self.learning_rate, self.history = learning_rate, history
-        self.scale: float | None = None  # of the inverse Hessian to start from
+        self.scale: float | None = None  # of the initial inverse Hessian
         self.waves: Waves | None = None
         self.gradient: Tensor | None = None
         self.step_taken: Tensor | None = None
         self.count = 0  # steps that were remembered; the last ones are still there
-        # Rows are steps, and changes of the gradient over them; a new one takes the oldest's place.
+        # A row is a step, or the change of the gradient over it; a new one replaces the oldest.
         self.steps = self.changes = torch.empty(0)
-        self.products = torch.empty(0)  # of steps (rows) and changes, valid where these are later
+        self.products = torch.empty(0)  # steps (rows) by changes; valid unless a change is older
 
     @torch.no_grad()
     def step(self, image: Tensor, gradient: Tensor) -> None:
         """Move an image (1, 3, H, W) in place, with the gradient of the loss there."""
         if self.gradient is not None:
             self._remember(gradient - self.gradient)
-        if self.scale is None:  # nothing known of the curvature: 1 % of full scale on average
+        if self.scale is None:  # the curvature is unknown: 1 % of full scale on average
             self.scale = (0.01 / self._smooth(gradient).abs().mean().clamp(min=1e-30)).item()
         step = self._direction(gradient)
         too_long = (step.abs().mean() / LONGEST_STEP).clamp(min=1)
@@ -78,8 +79,8 @@ class LBFGS:
     def _direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times the gradient.
 
-        The two-loop recursion as products of matrices: what its loops find one after the other are
-        the solutions of triangular equations (Byrd, Nocedal & Schnabel 1994).
+        The two-loop recursion as products of matrices: the values that its loops compute one by one
+        are the solutions of triangular equations (Byrd, Nocedal & Schnabel 1994).
         """
         if not self.count:
             return self._smooth(gradient).mul_(-self.scale)
@@ -105,8 +106,8 @@ class LBFGS:
         return smooth(image, self.waves)
 
     def enlarged(self, resize: Resize, factor: float) -> "LBFGS":
-        """The optimiser for an image with `factor` times as many pixels: it knows the curvature,
-        whose inverse grows as the number of pixels over which the loss is a mean.
+        """The optimiser for an image with `factor` times as many pixels. It keeps only the scale of
+        the inverse Hessian, which grows with the number of pixels: the loss is a mean over them.
         """
         larger = LBFGS(self.learning_rate, self.history)
         larger.scale = None if self.scale is None else self.scale * factor
@@ -114,7 +115,7 @@ class LBFGS:
 
     def state_dict(self) -> dict:
         def filled(rows: Tensor) -> Tensor:
-            # A copy if there is still room: a file would hold that, too.
+            # A copy without the rows that are still empty: a file would hold them, too.
             return rows[: self.count].clone() if self.count < len(rows) else rows
 
         return {
@@ -138,7 +139,7 @@ class LBFGS:
 
 
 class Adam:
-    """Adam (Kingma & Ba, arXiv 1412.6980); its moments go on at the next scale.
+    """Adam (Kingma & Ba, arXiv 1412.6980); its moments are kept for the next scale.
 
     Args:
         learning_rate: of a step, in units of full scale.
@@ -165,8 +166,8 @@ class Adam:
         image.addcdiv_(self.mean, size, value=-self.learning_rate / mean_weight)
 
     def enlarged(self, resize: Resize, factor: float) -> "Adam":
-        """The optimiser for an image with `factor` times as many pixels, over which the loss is a
-        mean: each pixel's gradient becomes as many times smaller.
+        """The optimiser for an image with `factor` times as many pixels. The loss is a mean over
+        them, so each pixel's gradient becomes `factor` times smaller.
         """
         larger = Adam(self.learning_rate)
         if self.mean is not None:
@@ -183,11 +184,10 @@ class Adam:
 
 
 def smooth(image: Tensor, waves: Waves) -> Tensor:
-    """An image whose waves are weighted by the root of their length, up to SMOOTHING px; white
-    noise keeps about its size.
+    """Weight the waves of an image by the square root of their length, up to SMOOTHING px. White
+    noise keeps about its amplitude.
 
-    Around its borders the image goes on in its mirror image, so that none is mixed with the
-    opposite one.
+    The image is continued by its mirror image, so that opposite borders are not mixed.
     """
     rows, columns, gain = waves
     size = len(rows), len(columns)
@@ -200,8 +200,8 @@ def smooth(image: Tensor, waves: Waves) -> Tensor:
 
 
 def make_waves(height: int, width: int, device: torch.device) -> Waves:
-    """Rows and columns of an image with REACH more at either end, which run back and forth, and the
-    weights of its waves.
+    """The rows and columns that make up an image continued by its mirror image, for REACH px at
+    each end; and the weights of its waves.
     """
     sides = []
     for length in (height, width):

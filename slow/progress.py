@@ -1,4 +1,4 @@
-"""What is seen and kept of a run while it goes on: a bar, a preview, its state, the best image."""
+"""What a run shows and keeps as it goes: a bar, a preview, its state, the best image."""
 
 import time
 import warnings
@@ -18,16 +18,16 @@ PREVIEW_SECONDS = 3.0  # at least, between two previews
 class Progress:
     """A callback for stylize.
 
-    The bar goes over all scales. It counts pixels, because a step at twice the size takes four
-    times as long, so that the time that is left can be told from the start.
+    One bar covers all scales. It counts pixels, because a step at twice the size takes four times
+    as long; so the remaining time is right from the start.
 
     Args:
         settings: of the run.
         save: writes the state; None for never.
         save_every: steps between two calls of it.
-        preview: an image file to keep fresh, or None.
-        quiet: no bar.
-        description: what the bar begins with.
+        preview: an image file to update, or None.
+        quiet: show no bar.
+        description: text before the bar.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Progress:
             raise self._error
 
     def stop(self, error: KeyboardInterrupt) -> None:
-        """End the run by an error after the step that is going on."""
+        """End the run with this error after the current step."""
         self._error = error
         if self.bar is not None:
             self.bar.set_description_str("stopping after this step: ")
 
     def _show(self, iterate: Iterate) -> None:
-        if self.bar is None:  # now nothing can be wrong with the input any more
+        if self.bar is None:  # only now is the input known to be usable
             self.bar = tqdm(
                 total=self.pixels[-1],
                 initial=self.pixels[iterate.step - 1],

@@ -36,7 +36,7 @@ def program_version() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a painting depends on, and what came of it.
+    """Everything that a painting depends on, and its result.
 
     Args:
         content: path of the content image, as it was given.
@@ -48,7 +48,7 @@ class Recipe:
         precision: of the convolutions.
         files: SHA-256 of each input file, by its path.
         result: step, loss and terms of the image with the lowest loss; empty before there is one.
-        complete: whether the run came to its end.
+        complete: whether the run reached its end.
         program, version, torch: what it was made with.
     """
 
@@ -72,7 +72,7 @@ class Recipe:
         return json.dumps(asdict(self), indent=indent)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """What leads to another painting than the other recipe ("there"), a sentence each."""
+        """Sentences that tell why this recipe and the other one ("there") make two paintings."""
         ours, theirs = (
             asdict(recipe) | asdict(recipe.settings) | asdict(recipe.loss)
             for recipe in (self, other)

@@ -1,9 +1,9 @@
 """Styles in regions: guided Gram matrices (Gatys et al., arXiv 1611.07865).
 
 Every region has statistics of its own, weighted means over positions, and a style of its own. The
-weights are the masks, averaged over the area that a position of a layer stands for. They are not
-squared, as they are where features are multiplied by the mask: where two regions meet softly, their
-weights add up to 1, and no gap is left.
+weights are the masks, averaged over the area that a position of a layer stands for. Multiplying
+features by a mask would square its weights. Here they are not squared: where two regions meet
+softly, their weights add up to 1, and no gap is left.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ class Region:
     """A part of the result, and where its style comes from.
 
     Args:
-        mask: (1, 1, H, W) float32 in [0, 1], where it lies in the content image, of any size. What
-            no region covers stays as it is; regions that overlap share the place.
-        style_blend: a weight for each style image, of any sum.
-        style_masks: for each style image what to take from it, as `mask`, or None for all.
+        mask: (1, 1, H, W) float32 in [0, 1], of any size: where it lies in the content image.
+            Pixels that no region covers stay as they are; regions that overlap share their pixels.
+        style_blend: a weight for each style image; only their ratios count.
+        style_masks: for each style image what to take from it, as `mask`, or None for all of it.
 
     Raises:
         ValueError: a weight is negative, or none is positive.
@@ -48,10 +48,10 @@ class Region:
 
 
 class RegionalLoss(PerceptualLoss):
-    """The perceptual loss with a style for each region, which counts by its area.
+    """The perceptual loss with a style for each region, weighted by the region's area.
 
-    A pixel so feels its region's style as strongly as it would feel a style of the whole image.
-    Content errors are relative to the mean energy of all the regions' styles.
+    Each pixel is drawn to its region's style as strongly as if it were the whole image's. Content
+    errors are relative to the mean energy of the styles of all regions.
 
     Args:
         settings: layers and weights.
@@ -114,10 +114,10 @@ class RegionalLoss(PerceptualLoss):
 def keep_content_outside(
     regions: Sequence[Region], content: Tensor, picture: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """A function that makes an image of a painting and puts the content image where no region is.
+    """A function that turns a painting into an image, and shows the content where no region is.
 
-    The loss leaves it alone there, but for the reach of its features, yet the optimiser's steps
-    need not.
+    Beyond the reach of its features, the loss does not ask for changes there, but the optimiser's
+    steps may still make some.
 
     Args:
         regions: what is painted.
@@ -139,7 +139,7 @@ def keep_content_outside(
 def _weigh_by_area(
     errors: Sequence[Callable[[Statistics], Tensor]], areas: Sequence[float]
 ) -> Callable[[Statistics], Tensor]:
-    """The regions' errors together, each by its area."""
+    """The sum of the regions' errors, each weighted by its area."""
 
     def error(statistics: Statistics) -> Tensor:
         return sum(
@@ -151,7 +151,7 @@ def _weigh_by_area(
 
 
 def _share_overlaps(masks: Sequence[Tensor]) -> Tensor:
-    """Masks (R, 1, H, W) whose sum is 1 at most, in the size of the largest."""
+    """Masks (R, 1, H, W) in the size of the largest, divided where their sum is above 1."""
     size = max((mask.shape[-2:] for mask in masks), key=lambda size: size.numel())
     masks = torch.cat([F.interpolate(mask, size, mode="bilinear") for mask in masks])
     return masks / masks.sum(0, keepdim=True).clamp(min=1)

@@ -18,25 +18,25 @@ class SlowSettings:
     Args:
         size: longer side of the result in px.
         min_size: longer side of the smallest scale in px; the image is optimised there first, then
-            enlarged and optimised again until it has its size; 0 for one scale only. Scales at
+            enlarged and optimised again until it reaches its size; 0 for one scale only. Scales at
             which a picture would be too thin for the loss network are left out.
-        scale_factor: ratio of the sides of one scale and the next, at most; above 1.
+        scale_factor: largest ratio of one scale's size to the one before it; above 1.
         steps: evaluations of the loss, over all scales.
-        decay: evaluations at one scale as a share of those at the next smaller one, above 0.
+        decay: evaluations at a scale, divided by those at the next smaller one; above 0.
         style_scale: longer side of the style pictures, relative to size; larger means larger
             strokes. No style picture is enlarged.
-        optimizer: "lbfgs" is better in the same steps, "adam" takes less memory.
+        optimizer: "lbfgs" gets further in as many steps, "adam" takes less memory.
         learning_rate: step size, as a multiple of the optimiser's usual one.
-        history: steps that L-BFGS remembers, each with two images; at most 10 from a
-            megapixel on.
-        averaging: share that a running average of the images keeps at each step, 0 for none; the
-            average is taken where its loss is the lower one. Good with adam.
-        colors: whose colours the painting has: "style"; or the content's, with only the brightness
-            painted ("luminance") or from style pictures that get the content's colours beforehand,
-            by their mean and covariance ("match") or by their whole distribution ("histogram").
+        history: steps that L-BFGS remembers, which takes two images each; at most 10 for images of
+            a megapixel or more.
+        averaging: share of a running average of the images that is kept at each step, 0 for none;
+            the average is the result if its loss is lower. Good with adam.
+        colors: style: the painting's own; luminance: keep the photo's, paint brightness only;
+            match, histogram: recolour the style picture to the photo first, by mean and covariance
+            or by the whole distribution.
         init: what to start from: "content", "noise", "style", or an image; on the command line an
-            image file or a trained style (.pth). With small scales little of the content is lost by
-            noise, and the style gets more freedom.
+            image file or a trained style (.pth). With small scales, noise loses little of the
+            content and gives the style more freedom.
         seed: of the noise.
 
     Raises:
@@ -112,10 +112,10 @@ def scales(settings: SlowSettings) -> list[Scale]:
 
 # How to search, and what to minimise.
 PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
-    # Chosen by eye: small scales and noise give large swirls; beside Gram matrices, the Wasserstein
-    # distance gets the painting's colours and broad shapes at less cost to the content; the total
-    # variation takes away the fine grid that max pooling leaves. L2 pooling leaves none either, but
-    # loses eyes and other small detail.
+    # Chosen by eye. Small scales and noise give large swirls. Compared with Gram matrices, the
+    # Wasserstein distance gets the painting's colours and broad shapes at less cost to the content.
+    # The total variation removes the fine grid that max pooling leaves. L2 pooling leaves no grid,
+    # but loses eyes and other small detail.
     "best": (
         SlowSettings(),
         LossSettings(style_loss="wasserstein", padding="replicate", tv_weight=10.0),

@@ -1,5 +1,5 @@
-"""What a scale begins with: content and style images in its size, and at the first one an image to
-change.
+"""What a scale begins with: content and style images in its size, and for the first scale an image
+to optimise.
 """
 
 import math
@@ -16,12 +16,12 @@ from models.vgg import stride
 from slow.settings import SlowSettings, scales
 
 # Standard deviation of the noise to start from, around a medium grey. White noise of full contrast
-# would still be seen after hundreds of steps, for the features hardly react to the finest grain.
+# would still be visible after hundreds of steps: the features hardly react to the finest grain.
 NOISE = 0.02
 
 
 def resize_long_side(image: Tensor, size: int) -> Tensor:
-    """(1, 3, H, W) RGB in [0, 1] with this many px along the longer side."""
+    """An image (1, 3, H, W) RGB in [0, 1] with a longer side of this many px."""
     longer = max(image.shape[-2:])
     height, width = (max(1, round(side * size / longer)) for side in image.shape[-2:])
     return resize(image, (height, width))
@@ -30,7 +30,7 @@ def resize_long_side(image: Tensor, size: int) -> Tensor:
 def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
     """Longer side of a style image at a scale: in proportion, but never enlarged.
 
-    Where a small one falls behind, smaller scales have laid out large strokes already.
+    Where it is too small for a scale, the smaller scales have already laid out large strokes.
     """
     return min(max(style.shape[-2:]), max(1, round(settings.style_scale * size)))
 
@@ -67,7 +67,7 @@ def check_sizes(
         paths: of the pictures, for the message.
         images: the content image, then the style images.
         settings, loss: of the run.
-        remedy: how they become larger.
+        remedy: what to do about it, for the message.
     """
     needed = max(map(stride, loss.content_layers + loss.style_layers))
     size = scales(drop_thin_scales(settings, loss, images))[0].size
@@ -76,7 +76,7 @@ def check_sizes(
         side = min(resize_long_side(image, longer).shape[-2:])
         if side < needed:
             raise ValueError(
-                f"{path} is too small: of {side} px at the smallest scale, where the layers need "
+                f"{path} is too small: {side} px at the smallest scale, where the layers need "
                 f"{needed} px; {remedy}"
             )
 
@@ -84,8 +84,8 @@ def check_sizes(
 def start_image(
     content: Tensor, style: Sequence[Tensor], settings: SlowSettings, init: Tensor | None
 ) -> Tensor:
-    """The first image (1, 3, H, W), of the size of the content image; a copy, plane by plane in
-    memory, for L-BFGS works on flat vectors.
+    """The first image (1, 3, H, W), of the size of the content image: a copy, with one plane after
+    the other in memory, because L-BFGS works on flat vectors.
     """
     size = content.shape[-2:]
     if init is None and settings.init == "style":

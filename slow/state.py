@@ -1,4 +1,4 @@
-"""The state of an interrupted run: a file beside the result, from which it goes on."""
+"""The state of an interrupted run: a file beside the result, from which it continues."""
 
 import json
 import pickle
@@ -30,13 +30,13 @@ def save_state(path: Path, state: State, recipe: Recipe) -> None:
 
 
 def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """What State.load_state_dict takes, on a device; nothing in the file is executed.
+    """Read what State.load_state_dict takes, to a device; nothing in the file is executed.
 
     Raises:
         OSError: the file cannot be opened.
         ValueError: the file is damaged, no state, or that of a run with another recipe.
     """
-    remedy = "start anew by --force"
+    remedy = "start again with --force"
     with path.open("rb") as file:
         try:
             check_sums(file)
@@ -50,18 +50,20 @@ def read_state(path: Path, recipe: Recipe, device: torch.device) -> dict[str, An
             raise
         except Exception as error:  # a damaged archive fails in many ways
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-                what = "is refused: to load it would run code"
+                what = "is refused: loading it would run code"
             else:
                 what = "is damaged or of another version"
             raise ValueError(f"{path} {what}; {remedy}") from error
     differences = recipe.differences(theirs)
     if differences:
-        raise ValueError(f"{path} is of another run: {differences[0]}; go on as there, or {remedy}")
+        raise ValueError(
+            f"{path} is of another run: {differences[0]}; use what it used, or {remedy}"
+        )
     return state
 
 
 def _check(state: dict[str, Any], settings: SlowSettings) -> None:
-    """Any error unless it has what State.load_state_dict and the optimiser's need."""
+    """Raise some error unless a state holds what it and its optimiser need."""
     search = make_optimizer(settings)
     if state.keys() != vars(State(torch.empty(0), search)).keys():
         raise ValueError("not what a state holds")

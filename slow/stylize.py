@@ -26,7 +26,7 @@ from slow.start import drop_thin_scales, resize_long_side, start_image, style_si
 
 @dataclass
 class State:
-    """All that the optimisation goes on from.
+    """Everything from which the optimisation can continue.
 
     Args:
         image: (1, 3, H, W) RGB around [0, 1], where the loss is evaluated next; with one channel if
@@ -56,7 +56,7 @@ class State:
         return {**vars(self), "search": self.search.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what state_dict returned, in a run with the same settings and pictures."""
+        """Continue from what state_dict returned, in a run with the same settings and pictures."""
         for name, value in state.items():
             if name != "search":
                 setattr(self, name, value)
@@ -73,7 +73,7 @@ class Iterate:
         loss: weighted sum of the terms.
         content, style, tv: the terms before weighting.
         content_errors, style_errors: the error of each content and style layer.
-        state: all that the optimisation goes on from.
+        state: everything from which the optimisation can continue.
         painting: the image with the lowest loss so far at this scale, as it is optimised.
         picture: makes an RGB image in [0, 1] of it.
     """
@@ -121,15 +121,15 @@ def stylize(
         settings: sizes, steps and optimiser; the preset "best" otherwise.
         loss: layers and weights; the preset "best" otherwise.
         style_blend: a weight for each style image; equal by default.
-        regions: where each style goes and what is taken from it, in the place of style_blend.
-        init: an image (1, 3, h, w) to start from, in the place of settings.init.
+        regions: where each style goes and what is taken from it, instead of style_blend.
+        init: an image (1, 3, h, w) to start from, instead of settings.init.
         dtype: precision of the convolutions.
-        vgg: a loss network for these losses, to be shared, in the place of dtype.
+        vgg: a loss network for these losses, to be shared, instead of dtype.
         objective: makes the function to minimise at a scale from its losses and its content image;
             BoundedObjective by default, which takes no more memory than there is.
-        make_losses: makes the losses from the style images in the size of a scale, in the place of
-            style_blend and dtype, and in that of regions' losses; one that remembers saves time
-            where styles are used again.
+        make_losses: makes the losses from the style images in the size of a scale, instead of
+            style_blend, dtype and the losses of regions; one that caches them saves time if styles
+            are used again.
         resume: a state_dict of the State of an interrupted run with the same arguments; the result
             is that of a run that was never interrupted.
         callback: called after every step; an exception from it (Ctrl-C too) ends the run.
@@ -251,8 +251,8 @@ def _terms(terms: LossTerms) -> dict[str, float]:
 
 
 def _enlarge(state: State, scale: int, content: Tensor, before: Tensor | None) -> None:
-    """Go on to a larger scale from the best image of this one, with the detail of the content image
-    that it had not `before`: the loss falls sooner.
+    """Go on to a larger scale from the best image of this one. What the content image shows there,
+    and did not `before`, is added, so that the loss falls sooner.
     """
 
     def resize(image: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def test_command_writes_every_picture_with_a_caption(run, files):
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        (("--size", 16), "photo.png is too small: of 12 px"),
+        (("--size", 16), "photo.png is too small: 12 px"),
         (("--device", "abacus"), "--device abacus"),
     ],
 )

@@ -271,7 +271,7 @@ def test_interrupted_command_saves_the_best_image(run, files, monkeypatch):
     ("changed", "what"),
     [
         ({0: "none.jpg"}, "none.jpg"),
-        ({0: "strip.png"}, "strip.png is too small: of 9 px"),
+        ({0: "strip.png"}, "strip.png is too small: 9 px"),
         ({0: "dot.png"}, "dot.png is too small to be painted: 1x1 px"),
         ({1: __file__}, "not an image"),
         ({1: "cut.png"}, "cut.png cannot be decoded"),

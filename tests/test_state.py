@@ -157,7 +157,7 @@ def test_a_state_that_does_not_fit_is_refused(run, files, harm, monkeypatch, tmp
         changed, what = ["--style-weight", "3"], "--style-weight is 3.0 here and 10.0 there"
     elif harm == "input":
         write_image(files[1], smooth_image(48, 48, seed=5))
-        what = f"of another run: {files[1]} has changed; go on as there, or start anew"
+        what = f"of another run: {files[1]} has changed; use what it used, or start again"
     elif harm == "cut":
         state.write_bytes(state.read_bytes()[:-300])
         what = "damaged"
@@ -198,7 +198,7 @@ def test_finished_results_are_left_alone(run, files, whole):
     code, out, err = run(slow_cli, *files, *FEW, "--resume")
     assert (code, out) == (0, "") and "is finished;" in err
     code, _, err = run(slow_cli, *files, *FEW, "--resume", "--seed", 3)
-    assert code == 0 and "made otherwise: --seed is 3 here and 0 there; --force" in err
+    assert code == 0 and "made differently: --seed is 3 here and 0 there; --force" in err
     assert files[3].stat().st_mtime_ns == before
 
 

@@ -69,7 +69,7 @@ def main() -> int:
     if args.output.exists() and not args.output.is_dir():
         raise ValueError(f"-o {args.output} is a file, not a folder")
     if args.output.is_dir() and any(args.output.iterdir()) and not args.force:
-        raise ValueError(f"-o {args.output} is not empty; write into it by --force")
+        raise ValueError(f"-o {args.output} is not empty; write into it with --force")
     device = pick_device(args.device)
     args.output.mkdir(parents=True, exist_ok=True)
 

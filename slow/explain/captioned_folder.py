@@ -13,8 +13,8 @@ class CaptionedFolder:
     """Pictures in a folder, and their captions in its captions.md.
 
     Args:
-        folder: which must exist.
-        captions: by the files' names, in the order in which they came.
+        folder: an existing one.
+        captions: by file name, in the order in which they were added.
     """
 
     folder: Path
@@ -26,7 +26,7 @@ class CaptionedFolder:
         return self.add_file(name, caption)
 
     def add_file(self, name: str, caption: str) -> Path:
-        """Add a picture that lies in the folder."""
+        """Add a picture that is already in the folder."""
         self.captions[name] = caption
         blocks = [
             f"![{name}]({name})\n\n`{name}`: {text}\n" for name, text in self.captions.items()

@@ -52,13 +52,13 @@ class Recorder:
 
 
 def content_reconstruction(loss: LossSettings, layer: str) -> LossSettings:
-    """The losses with which noise becomes what a layer keeps of the content image."""
+    """The losses that turn noise into what a layer keeps of the content image."""
     only = {"content_layers": (layer,), "style_layers": (layer,), "style_layer_weights": ()}
     return replace(loss, **only, style_weight=0.0, tv_weight=0.0)
 
 
 def style_reconstruction(loss: LossSettings, layers: tuple[str, ...]) -> LossSettings:
-    """The losses with which noise becomes what some layers know of the style."""
+    """The losses that turn noise into what some layers know of the style."""
     only = {"content_layers": layers[-1:], "style_layers": layers, "style_layer_weights": ()}
     return replace(loss, **only, content_weight=0.0, tv_weight=0.0)
 
@@ -66,7 +66,7 @@ def style_reconstruction(loss: LossSettings, layers: tuple[str, ...]) -> LossSet
 def painting_settings(
     layers: tuple[str, ...], size: int, steps: int
 ) -> tuple[SlowSettings, LossSettings]:
-    """How the photo is painted: as usual, but with the layers that are looked at."""
+    """How the photo is painted: as usual, but with the layers to look at."""
     settings, loss = PRESETS[DEFAULT_PRESET]
     loss = replace(loss, style_layers=layers, style_layer_weights=())
     return replace(settings, size=size, steps=steps), loss
@@ -126,8 +126,8 @@ def explain(
         yield album.add(
             f"gram_{layer}.png",
             gram_picture([gram_matrix(of_image[layer])[0] for of_image in features]),
-            f"Gram matrices of {layer}, the style's strongest channels, logarithmic: of the photo, "
-            "of the painted photo and of the style. The painted photo's has become the style's.",
+            f"Gram matrices of {layer} for the style's strongest channels, on a logarithmic scale: "
+            "the photo's, the painted photo's and the style's. The last two have become alike.",
         )
 
     # From noise and at one scale, so that a layer gets no help from what it saw in a smaller image.
@@ -159,7 +159,7 @@ def _show_run(album: CaptionedFolder, recorder: Recorder, size: tuple[int, int])
         yield album.add(
             f"losses_{name}.png",
             line_chart(lines, title=f"{name.capitalize()} error by layer", x_title="step"),
-            f"The {name} error of each layer, relative to the style's own features. It jumps where "
+            f"The {name} error of each layer, relative to the style's own features. It jumps when "
             "the image is enlarged to the next scale.",
         )
     frames = [resize(frame, size) for frame in recorder.frames]
