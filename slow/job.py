@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -250,6 +250,8 @@ def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
     for path, opacity in zip(job.styles, opacities, strict=True):
         if opacity is not None and not opacity.any():
             raise ValueError(f"{path} is transparent all over")
+    for path, picture in zip(job.styles, pictures, strict=True):
+        _warn_if_small(path, max(picture.pixels.shape[-2:]), _largest_style_size(recipe.settings))
     regions = []
     if job.content_masks or job.style_masks or any(mask is not None for mask in opacities):
         regions = read_regions(
@@ -261,11 +263,27 @@ def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:
 
 def _read_style(path: Path, settings: SlowSettings) -> Picture:
     """Read a style image, in bytes and no larger than it is used, to save memory."""
-    largest = round(settings.style_scale * settings.size)
+    largest = _largest_style_size(settings)
     picture = read_image(path)
     if max(picture.pixels.shape[-2:]) > largest:
-        picture = read_image(path, long_side=max(1, largest))
+        picture = read_image(path, long_side=largest)
     return picture
+
+
+def _largest_style_size(settings: SlowSettings) -> int:
+    """Longer side in px of a style picture at the largest scale, if it is large enough."""
+    return max(1, round(settings.style_scale * settings.size))
+
+
+@cache  # once for each style of a folder, not for each of its paintings
+def _warn_if_small(path: Path, size: int, wanted: int) -> None:
+    # A little finer strokes go unnoticed, also because the smaller scales are not affected.
+    if 2 * size < wanted:
+        warnings.warn(
+            f"{path} has {size} px on its longer side, less than half of --style-scale x --size "
+            f"({wanted} px): strokes get finer than that; a larger scan gives larger ones",
+            stacklevel=2,
+        )
 
 
 def _save_state(path: Path, recipe: Recipe, state: State) -> None:

@@ -54,6 +54,16 @@ def test_styles_that_depend_on_the_content_are_not_shared(run, photos, styles, c
     assert torch.equal(read_image(alone).rgb, read_image(tmp_path / "out" / "2_b.png").rgb)
 
 
+def test_a_small_style_is_told_once_for_all_photos(run, photos, styles, tmp_path):
+    write_image(styles / "small.png", smooth_image(19, 19, seed=7))
+    write_image(styles / "half.png", smooth_image(20, 20, seed=8))
+    code, out, err = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW, "--quiet")
+    assert code == 0 and len(out.split()) == 12
+    (line,) = err.splitlines()
+    assert line.startswith(f"warning: {styles / 'small.png'} has 19 px on its longer side")
+    assert "(40 px)" in line and "larger scan" in line
+
+
 def test_finished_pairs_are_skipped_and_failures_reported(run, photos, styles, tmp_path):
     out_folder = tmp_path / "out"
     (photos / "1.png").write_bytes(b"no image")
