@@ -240,17 +240,17 @@ def test_memory_and_time_are_told_with_a_transparent_style(run, tmp_path, half_t
 
 
 def test_transparent_styles_in_a_folder(run, tmp_path, half_transparent):
-    content, style, *_ = half_transparent
+    content, style, opaque, mask = half_transparent
     folder = tmp_path / "styles"
     folder.mkdir()
     style.rename(folder / "a.png")
     (tmp_path / "other.png").rename(folder / "b.png")
     code, out, _ = run(slow_cli, content, folder, "-o", tmp_path / "out", *FLAGS, *LAYERS)
     assert code == 0 and len(out.split()) == 2
-    for name in "ab":
-        alone = painted(run, content, folder / f"{name}.png", output=tmp_path / "alone.png")
-        (tmp_path / "alone.png").unlink()
-        assert torch.equal(read_image(tmp_path / "out" / f"content_{name}.png").pixels, alone)
+    masked = painted(run, content, opaque, "--style-mask", mask, output=tmp_path / "a.png")
+    alone = painted(run, content, folder / "b.png", output=tmp_path / "b.png")
+    for name, expected in (("a", masked), ("b", alone)):
+        assert torch.equal(read_image(tmp_path / "out" / f"content_{name}.png").pixels, expected)
 
 
 def test_style_masks_and_transparency_count_together(tmp_path, half_transparent):
