@@ -2,6 +2,7 @@
 its file.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import fast
 import predict
+from fast import evaluate
 from media import read_image, write_image
 from models.checkpoint import __main__ as checkpoint_cli
 from models.checkpoint import read_checkpoint
@@ -341,3 +343,20 @@ def test_converted_file_is_called_as_a_checkpoint(run, tmp_path):
     code, out, err = run(checkpoint_cli, "convert", source, "-o", tmp_path / "ours.png")
     assert code == 2 and not out and not (tmp_path / "ours.png").exists()
     assert err.splitlines() == [f"error: -o {tmp_path / 'ours.png'}: the name must end in .pth"]
+
+
+def test_another_project_s_network_is_measured_by_the_usual_losses(run, tmp_path):
+    model = save(random_network(PytorchExamples), tmp_path / "other.pth")
+    write_image(tmp_path / "style.png", smooth_image(80, 80, seed=7))
+    write_image(tmp_path / "photo.png", smooth_image(48, 40))
+    arguments = ["--model", model, "--data", tmp_path, "--size", "48", "--max-iterations", "0"]
+    code, _, err = run(evaluate, *arguments)
+    assert code == 2 and "--style" in err
+    arguments += ["--style", tmp_path / "style.png"]
+    code, _, err = run(evaluate, *arguments, "--write")
+    assert code == 2 and "--write" in err
+    code, _, _ = run(evaluate, *arguments, "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())[str(model)]
+    expected = figures["content"] + 10 * figures["style"]
+    assert code == 0 and figures["total"] == pytest.approx(expected)
+    assert figures["instability"] > 0 and list(figures["each"]) == ["photo.png", "style.png"]

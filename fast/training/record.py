@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast.figures import finite, measure, summary
 from fast.stylize import stylize
+from fast.training.figures import finite, measure, summary
 from media import read_image, write_atomically, write_image
 from models.checkpoint import Checkpoint
 from models.losses import PerceptualLoss

@@ -3,13 +3,13 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fast.stylize import stylize
 from fast.training.stability import change_when_moved
@@ -58,33 +58,11 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor) -> Figures
     return Figures(content, style, total, instability(net, image), seconds)
 
 
-class Descents:
-    """What L-BFGS makes of one photo, from noise and from the photo itself.
-
-    Args:
-        loss: objective.
-        image: (1, 3, H, W) photo.
-    """
-
-    def __init__(self, loss: PerceptualLoss, image: Tensor) -> None:
-        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
-        starts = {"from_noise": noise.to(image.device), "from_content": image}
-        self.descents = {name: Descent(loss, image, first) for name, first in starts.items()}
-
-    def compare(self, figures: Figures, limit: int) -> Figures:
-        """Add the iterations that reach the figures' total, infinite beyond the limit."""
-        reached = {
-            name: descent.iterations_to_reach(figures.total, limit)
-            for name, descent in self.descents.items()
-        }
-        return replace(figures, **reached)
-
-
 class Descent:
-    """The losses that L-BFGS goes through over the pixels of one image, computed as far as asked.
+    """The losses of the images that L-BFGS goes through, from the first one on, without an end.
 
-    A fixed yardstick, whatever becomes of the slow path: one evaluation an iteration, a history of
-    20, no bounds on the pixels.
+    They are computed as far as they are asked for, and kept. A fixed yardstick, whatever becomes of
+    the slow path: one evaluation an iteration, a history of 20, no bounds on the pixels.
 
     Args:
         loss: objective.
@@ -105,17 +83,28 @@ class Descent:
             total.backward()
             return total.detach()
 
-        self.step = partial(search.step, closure)
+        self.step = partial(search.step, closure)  # gives the loss before the step
         self.losses: list[float] = []
 
-    def iterations_to_reach(self, target: float, limit: int) -> float:
-        """Iterations until the loss is as low as the target; infinite if more than the limit."""
-        for iteration in tqdm(range(1, limit + 1), leave=False, unit="iteration", disable=None):
-            if iteration > len(self.losses):
+    def __iter__(self) -> Iterator[float]:
+        for number in count():
+            if number == len(self.losses):
                 self.losses.append(self.step().item())
-            if self.losses[iteration - 1] <= target:
-                return iteration
-        return math.inf
+            yield self.losses[number]
+
+
+def descents(loss: PerceptualLoss, photo: Tensor) -> dict[str, Descent]:
+    """What the figures of a photo (1, 3, H, W) are compared with: from_noise, from_content."""
+    noise = torch.rand(photo.shape, generator=torch.Generator().manual_seed(0))
+    starts = {"from_noise": noise.to(photo.device), "from_content": photo}
+    return {name: Descent(loss, photo, first) for name, first in starts.items()}
+
+
+def iterations_to_reach(target: float, losses: Iterable[float]) -> float:
+    """Number of the first loss that is not above the target, the start's being 0; infinite if
+    there is none.
+    """
+    return next((number for number, loss in enumerate(losses) if loss <= target), math.inf)
 
 
 @torch.no_grad()
