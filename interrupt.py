@@ -2,7 +2,10 @@
 closed: a run ends, and keeps all.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +77,28 @@ def deferred(stop: Callable[[KeyboardInterrupt], None] | None) -> Iterator[None]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_to_main_process(worker: int) -> None:
+    """For workers that read data, which must live until all is saved.
+
+    Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every one of the job. A
+    worker ignores them, but for a SIGTERM from the main process.
+    """
+    for number in ERRORS.keys() - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        # Not os.getppid(), which may be the server that forks the workers.
+        main = multiprocessing.parent_process().pid
+        threading.Thread(target=_end_by, args=(main,), daemon=True).start()
+
+
+def _end_by(process: int) -> None:
+    """End as soon as this process, and no other, sends a SIGTERM."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 def _raise(number: int, _: Any) -> None:

@@ -20,7 +20,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, is_tensorboard_available
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+    is_tensorboard_available,
+)
 from tqdm import tqdm
 
 import cli
@@ -29,7 +33,12 @@ from fast.stylize import CHECKPOINTS
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
 from fast.training.record import claimed, files_of, kept_checkpoints, written_files
-from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
+from fast.training.settings import (
+    MIXED_PRECISIONS,
+    TrainingSettings,
+    accelerate_name,
+    share_of_work,
+)
 from models.checkpoint import read_checkpoint
 from models.device import keep_pages, pick_device, pick_precision
 from models.int8 import is_exact
@@ -233,6 +242,8 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
+        # The grain is the same everywhere, and would be sent with every step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
@@ -248,12 +259,17 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
     def show(progress: TrainingProgress) -> None:
         nonlocal bar
         if bar is None:  # now it is known where a resumed training goes on
-            first = progress.step - 1
-            bar = tqdm(total=settings.steps, initial=first, unit="step", disable=args.quiet)
-        bar.update(progress.step - bar.n)
+            bar = tqdm(
+                total=1.0,
+                initial=share_of_work(settings, progress.step - 1),
+                disable=args.quiet,
+                bar_format="{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+            )
         losses = " ".join(f"{term} {getattr(progress, term):.4g}" for term in terms)
         speed = f"{progress.images_per_second:.2f} images/s, loading {progress.loading:.0%}"
-        bar.set_postfix_str(f"{losses}, {speed}")
+        step = f"step {progress.step}/{settings.steps}"
+        bar.set_postfix_str(f"{step}, {losses}, {speed}", refresh=False)
+        bar.update(share_of_work(settings, progress.step) - bar.n)
 
     def report(progress: TrainingProgress) -> None:
         nonlocal has_begun

@@ -33,9 +33,10 @@ from fast.training.figures import (
     measure,
     summary,
 )
+from fast.training.objective import read_objective
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
-from media import read_image, sha256, write_atomically
+from media import sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import keep_pages, peak_memory, pick_device
 from models.loss_settings import LossSettings
@@ -105,13 +106,13 @@ def main() -> int:
         for name, path in paths.items()
     }
     photos = find_photos(args.data, limit=args.data_limit)
-    told: set[str] = set()
-    next(read_photos(photos, args.size, told=told))  # if none can be read, before all else
+    reported: set[str] = set()
+    next(read_photos(photos, args.size, reported=reported))  # if none can be read, before all else
 
     print(f"| model | photo | {' | '.join(Figures.__annotations__)} |")
     print(f"| --- | --- {'| --- ' * len(Figures.__annotations__)}|")
     rows: dict[str, dict[str, Figures]] = {name: {} for name in paths}
-    for photo, image in read_photos(photos, args.size, told=told):
+    for photo, image in read_photos(photos, args.size, reported=reported):
         image = image.to(device)
         starts = {}
         if args.max_iterations:
@@ -135,6 +136,9 @@ def main() -> int:
     if peak := peak_memory():
         print(f"\npeak memory of this process: {peak / 1e6:.0f} MB")
     return cli.OK
+
+
+_read_objective = cache(read_objective)
 
 
 def compare(figures: Figures, starts: dict[str, Descent], limit: int) -> Figures:
@@ -167,14 +171,7 @@ def objective(
             raise ValueError(f"{path}: its style picture is not in samples/; give it by --style")
     if checkpoint.loss and sha256(style) != checkpoint.style.get("sha256"):
         raise ValueError(f"--style {style} is not the picture that {path} was trained on")
-    return _perceptual_loss(settings, style, style_size, device)
-
-
-@cache
-def _perceptual_loss(
-    settings: LossSettings, style: Path, style_size: int, device: torch.device
-) -> PerceptualLoss:
-    return PerceptualLoss(settings, [read_image(style, long_side=style_size).rgb.to(device)])
+    return _read_objective(style, settings, style_size, device=device)
 
 
 def _means(rows: Mapping[str, Figures], size: int) -> dict[str, float]:

@@ -1,8 +1,9 @@
+import pytest
 import torch
 
 from fast.training.data import FLAT, FLAT_STRIDE, PhotoCrops, make_loader
 from fast.training.photos import find_photos
-from fast.training.settings import TrainingSettings, crop_size
+from fast.training.settings import TrainingSettings, crop_size, share_of_work
 from media import as_float, write_image
 from tests.conftest import smooth_image
 
@@ -37,6 +38,16 @@ def test_crops_grow_from_the_first_size_to_the_last():
     assert (crop_size(odd, 1, 0), crop_size(odd, 1, 99)) == (140, 300)
     small = TrainingSettings(steps=3, image_size=64, first_size=96)
     assert {crop_size(small, 1, item) for item in range(3)} == {64}
+
+
+def test_share_of_work_is_that_of_the_pixels():
+    settings = TrainingSettings(steps=400, first_size=64, image_size=512)
+    pixels = [crop_size(settings, 1, step) ** 2 for step in range(400)]
+    for step in (0, 100, 300, 400):
+        expected = sum(pixels[:step]) / sum(pixels)
+        assert share_of_work(settings, step) == pytest.approx(expected, abs=0.01)
+    small = TrainingSettings(steps=4, first_size=256, image_size=64)
+    assert share_of_work(small, 3) == 0.75
 
 
 def test_flat_parts_of_a_photo_are_not_trained_on(tmp_path):

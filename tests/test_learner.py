@@ -5,12 +5,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from fast.training.learner import FEW, Diverged, Learner, Schedule, make_optimizers, of_length_one
+from fast.training.learner import FEW, Diverged, Learner, Schedule, make_optimizers, normalized
 from models.transformer_net import TransformerNet
 from tests.conftest import smooth_image
 
 
-def test_update_is_that_of_the_optimisers_with_gradients_of_length_one():
+def test_update_is_that_of_the_optimisers_with_gradients_normalized():
     torch.manual_seed(0)
     net, expected = (TransformerNet(width=4, num_blocks=1) for _ in range(2))
     expected.load_state_dict(net.state_dict())
@@ -38,7 +38,7 @@ def test_update_is_that_of_the_optimisers_with_gradients_of_length_one():
 def test_gradients_of_all_steps_have_the_same_length(scale):
     gradient = scale * torch.tensor([0.0, 3.0, 4.0])
     expected = [0.0, 0.6, 0.8] if math.isfinite(scale) else [0.0, 0.0, 0.0]
-    torch.testing.assert_close(of_length_one(gradient, gradient.norm()), torch.tensor(expected))
+    torch.testing.assert_close(normalized(gradient, gradient.norm()), torch.tensor(expected))
 
 
 def test_weights_that_are_not_finite_are_no_good_state():
@@ -49,7 +49,7 @@ def test_weights_that_are_not_finite_are_no_good_state():
         net.to_rgb.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(Diverged, match="no longer finite"):
         learner.keep_as_good(1)
-    assert learner.good_step == 0
+    assert learner.good.step == 0
 
 
 def test_learning_rate_rises_over_at_most_a_tenth_of_the_steps_and_falls_to_zero():

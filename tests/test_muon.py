@@ -57,7 +57,7 @@ def test_it_finds_a_direction():
 @pytest.mark.parametrize("in_one_stack", [False, True])
 def test_weights_are_updated_each_by_itself(in_one_stack, monkeypatch):
     if in_one_stack:  # as on a GPU
-        monkeypatch.setattr("fast.training.muon.together", lambda weights: [weights])
+        monkeypatch.setattr("fast.training.muon.group_by_shape", lambda weights: [weights])
     shapes = (4, 3, 3, 3), (4, 3, 3, 3), (2, 5), (9, 2, 1, 2)  # the last has more rows than columns
     together = [torch.randn(shape) for shape in shapes]
     alone = [weight.clone() for weight in together]

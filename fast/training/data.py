@@ -1,9 +1,6 @@
 """Training photos as endless, repeatable random crops."""
 
 import math
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,10 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+import interrupt
 from fast.training.photos import Photo, find_photos, reason
 from fast.training.rows import PhotoStream
 from fast.training.settings import TrainingSettings, crop_size
-from interrupt import ERRORS
 from media import Window, decode_image
 
 # A crop (3, S, S), uint8 RGB, and what was unreadable on the way to it.
@@ -104,7 +101,7 @@ def make_loader(
         batch_size=settings.batch_size,
         num_workers=min(1, num_workers) if streaming else num_workers,
         collate_fn=collate,
-        worker_init_fn=_leave_interrupts_to_the_main_process,
+        worker_init_fn=interrupt.leave_to_main_process,
         pin_memory=accelerator.device.type == "cuda",
     )
 
@@ -233,8 +230,8 @@ class StreamedCrops(IterableDataset[Item]):
 def random_crop(photo: Photo, size: int, key: tuple[int, ...]) -> Tensor:
     """A square of a photo, mirrored or not.
 
-    It is drawn again, at most MAX_DRAWS times, if it is flat: nothing is to be seen in it, but each
-    normalisation makes the gradient up to 300 times larger.
+    A flat crop is drawn again, at most MAX_DRAWS times: it teaches nothing, and yet each
+    normalisation enlarges its gradient, up to 300 times.
 
     Args:
         photo: an encoded image.
@@ -279,21 +276,3 @@ def collate(items: Sequence[Item]) -> Item:
     """Items of one size as a batch (B, 3, S, S) uint8, and all that was unreadable."""
     crops, unreadable = zip(*items, strict=True)
     return torch.stack(crops), sum(unreadable, [])
-
-
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every one of the job;
-    the readers must live until all is saved. They end when the main process tells them to.
-    """
-    for number in ERRORS.keys() - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_by(process: int) -> None:
-    """End as soon as this process, and no other, sends a SIGTERM."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
-        pass
-    os._exit(0)

@@ -48,6 +48,15 @@ class Schedule:
         return warmup * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
+@dataclass(frozen=True)
+class GoodState:
+    """A state to go back to: the step, the weights, and all else as from Learner.state."""
+
+    step: int
+    weights: dict[str, Tensor]
+    states: dict[str, Any]
+
+
 class Learner:
     """A network that is trained, its optimisers and their last good state.
 
@@ -68,6 +77,7 @@ class Learner:
         self.factor = 1.0  # of the learning rate; halved when the loss diverges
         self.lowest = math.inf
         self.retries = 0
+        self.good: GoodState | None = None
         self.recent: list[Tensor] = []  # losses since the last check
         self.norms: list[Tensor] = []  # and the gradients' norms
         # On a GPU the rates are there, where a recording finds them.
@@ -87,10 +97,10 @@ class Learner:
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             if scaler:
                 scaler.unscale_(optimizer)
-            for group in optimizer.param_groups:
-                rate.fill_(group["initial_lr"] * self.schedule.share(step) * self.factor)
-                group["lr"] = rate
-        gradient = in_a_row([weight.grad for weight in self.weights])
+            [group] = optimizer.param_groups
+            rate.fill_(group["initial_lr"] * self.schedule.share(step) * self.factor)
+            group["lr"] = rate
+        gradient = flatten([weight.grad for weight in self.weights])
         self.norms.append(self._replay(gradient) if self.is_recorded else self._apply(gradient))
         for weight in self.weights:
             weight.grad = None
@@ -109,7 +119,7 @@ class Learner:
         return its norm.
         """
         norm = gradient.norm()
-        parts = of_length_one(gradient, norm).split([weight.numel() for weight in self.weights])
+        parts = normalized(gradient, norm).split([weight.numel() for weight in self.weights])
         for weight, part in zip(self.weights, parts, strict=True):
             weight.grad = part.as_strided(weight.shape, weight.stride())
         scaler = self.accelerator.scaler
@@ -139,19 +149,19 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights, and all else that the training goes on from; on the CPU, plain."""
         states = {
-            name: plain(optimizer.state_dict())
+            name: to_cpu_copy(optimizer.state_dict())
             for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True)
         }
         states |= {"factor": self.factor, "lowest": self.lowest}
         if self.accelerator.scaler:
             states["scaler"] = self.accelerator.scaler.state_dict()
-        return plain(self.bare_net.state_dict()), states
+        return to_cpu_copy(self.bare_net.state_dict()), states
 
     def load_state(self, weights: dict[str, Tensor], states: dict[str, Any]) -> None:
         """Go on from there."""
         self.bare_net.load_state_dict(weights)
         for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True):
-            optimizer.load_state_dict(plain(states[name]))  # it keeps what it is given
+            optimizer.load_state_dict(to_cpu_copy(states[name]))  # it keeps what it is given
             if isinstance(optimizer, Adam):  # the states may come from another kind of device
                 optimizer.param_groups[0]["capturable"] = self.accelerator.device.type == "cuda"
         self.recording, self.is_warm = None, False  # of the states of before
@@ -164,7 +174,7 @@ class Learner:
         weights, states = self.state()
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise Diverged("the weights are no longer finite")
-        self.good_step, self.good = step, (weights, states)
+        self.good = GoodState(step, weights, states)
         self.retries = 0
 
     def go_back(self, error: Diverged) -> int:
@@ -183,30 +193,28 @@ class Learner:
                 "checkpoint is kept"
             )
         factor = self.factor / 2
-        self.load_state(*self.good)
+        self.load_state(self.good.weights, self.good.states)
         self.factor, self.recent, self.norms = factor, [], []
         if self.accelerator.is_main_process:
             warnings.warn(
-                f"{error}; back to step {self.good_step} with {factor:g} of the learning rate",
+                f"{error}; back to step {self.good.step} with {factor:g} of the learning rate",
                 stacklevel=2,
             )
-        return self.good_step
+        return self.good.step
 
 
-def in_a_row(gradients: list[Tensor]) -> Tensor:
-    """The values of all, each in the order in which they lie in memory, which is that of the
-    weight's: Adam updates them in this order.
-    """
+def flatten(gradients: list[Tensor]) -> Tensor:
+    """All values, each gradient's in memory order, in which the optimisers read the weights."""
     return torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in gradients])
 
 
-def of_length_one(gradient: Tensor, norm: Tensor) -> Tensor:
+def normalized(gradient: Tensor, norm: Tensor) -> Tensor:
     """A gradient divided by its norm; zeros if that is not finite.
 
-    So the optimisers, which average gradients over steps, listen to every step alike. Otherwise
-    those of images with large flat parts, whose variations are enlarged by each normalisation, are
-    all that is heard for some hundred steps. In a trial 400 single images of 256 px took the
-    objective to 1.61, and to 1.73 without this.
+    The optimisers average gradients over steps, and so every step has the same share. Otherwise
+    images with large flat parts drown out the others for some hundred steps, because each
+    normalisation enlarges the little variation that they have. In a trial 400 single images of
+    256 px took the objective to 1.61, and to 1.73 without this.
     """
     return (gradient / norm.clamp(min=1e-30)).nan_to_num(0.0)  # 0 or no number if it is not finite
 
@@ -214,7 +222,7 @@ def of_length_one(gradient: Tensor, norm: Tensor) -> Tensor:
 def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the convolutions that a normalisation follows, Adam for all else; see OPTIMIZERS.
 
-    No gradient is clipped: all have the same length, see of_length_one.
+    No gradient is clipped: all have the same length, see normalized.
     """
     normalised, others = [], []
     for name, weight in net.named_parameters():
@@ -225,15 +233,15 @@ def make_optimizers(net: TransformerNet, learning_rate: float) -> list[torch.opt
         Adam(others, lr=learning_rate * ADAM_SHARE, fused=True, capturable=others[0].is_cuda),
     ]
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+        [group] = optimizer.param_groups
+        group["initial_lr"] = group["lr"]
     return optimizers
 
 
-def plain(value: Any) -> Any:
-    """Nested tuples as lists and tensors on the CPU, copied, as a checkpoint stores them."""
+def to_cpu_copy(value: Any) -> Any:
+    """A copy as a checkpoint stores it: tensors on the CPU, tuples as lists."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_cpu_copy(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_cpu_copy(item) for item in value]
     return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value

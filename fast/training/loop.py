@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -11,18 +12,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from fast.training.data import Item, find_training_data, make_loader
-from fast.training.learner import Diverged, Learner, Schedule, plain
+from fast.training.learner import Diverged, Learner, Schedule, to_cpu_copy
 from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
-from fast.training.photos import read_photos, tell_left_out
+from fast.training.objective import read_objective
+from fast.training.photos import read_photos, warn_unreadable
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
-from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
+from fast.training.settings import TrainingSettings, accelerate_name, dtype_of
 from fast.training.start import initial_weights, unfinished
-from media import as_float, read_image, sha256
+from media import as_float, sha256
 from models.checkpoint import Checkpoint
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
-from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
 
 CHECK_EVERY = 50  # steps between two looks at the loss of all processes
@@ -102,24 +103,28 @@ def train(
         raise ValueError(f"int8 needs the mixed precision {accelerate_name('int8')} here")
     global_batch = settings.images_per_step(accelerator.num_processes)
     photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
+    # The accelerator may have served another training of this process.
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0
-    style_image = read_image(style, long_side=settings.style_size).rgb
+    device = accelerator.device
+    precision = "int8" if int8 else accelerator.mixed_precision
+    read_loss = partial(read_objective, style, loss, settings.style_size, device=device)
+    # The loss network is frozen: weights of half precision need no master copy.
+    perceptual_loss = read_loss(dtype=dtype_of(precision))
     torch.manual_seed(settings.seed)
     net = TransformerNet(
         width=settings.width, num_blocks=settings.num_blocks, stem_stride=settings.stem_stride
     )
     net.use_int8(int8)
-    names = photos.names.encode(errors="surrogateescape")
     checkpoint = Checkpoint(
         arguments=net.arguments,
         weights={},
         style={"file": style.name, "sha256": sha256(style), **(credits or {})},
-        loss=plain(asdict(loss)),
+        loss=to_cpu_copy(asdict(loss)),
         training={
             **asdict(settings),
-            "data": hashlib.sha256(names).hexdigest(),
+            "data": hashlib.sha256(photos.names.encode(errors="surrogateescape")).hexdigest(),
             "init_from": sha256(init_from) if init_from else "",
-            "mixed_precision": "int8" if int8 else accelerator.mixed_precision,
+            "mixed_precision": precision,
             "processes": accelerator.num_processes,
             "margin": MARGIN_IN_TRAINING,
             "step": 0,
@@ -140,40 +145,31 @@ def train(
             unreadable.update(saved.resume_state.get("unreadable", ()))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{output} is damaged: its state cannot be gone on from") from error
-    device = accelerator.device
-    save_every = save_every or (SAVE_EVERY_ON_GPU if device.type == "cuda" else SAVE_EVERY)
-    # The loss network is frozen: weights of half precision need no master copy.
-    precision = checkpoint.training["mixed_precision"]
-    dtypes = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
-    dtype = dtypes.get(precision, torch.float32)
-    try:
-        perceptual_loss = PerceptualLoss(loss, [style_image.to(device)], dtype=dtype)
-    except ValueError as error:  # too thin
-        raise ValueError(f"--style {style}: {error}") from error
     losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
+    save_every = save_every or (SAVE_EVERY_ON_GPU if device.type == "cuda" else SAVE_EVERY)
     record = None
     if accelerator.is_main_process:
         candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
         size = max(SHOWN_SIZE, settings.image_size)
-        shown = read_photos(candidates, size, count=number, told=unreadable)
-        images = [image for _, image in shown]
-        record = Record(output, images, keep=keep)
-
-    def fill_in() -> None:
-        checkpoint.weights, state = learner.good
-        checkpoint.resume_state = state | {"unreadable": sorted(unreadable)}
-        checkpoint.training |= {
-            "step": step,
-            "images": step * global_batch,
-            "device": _name(device),
-            "unreadable": len(unreadable),
-        }
+        shown = read_photos(candidates, size, count=number, reported=unreadable)
+        record = Record(output, [image for _, image in shown], keep=keep)
 
     def note(failures: list[str]) -> None:
         if accelerator.is_main_process:
-            tell_left_out(failures, unreadable)
+            warn_unreadable(failures, unreadable)
         else:
-            unreadable.update(failures)  # the main process tells of them at the next checkpoint
+            unreadable.update(failures)  # the main process warns of them at the next checkpoint
+
+    def fill_in() -> None:
+        """Put what has been learned into the checkpoint."""
+        checkpoint.weights = learner.good.weights
+        checkpoint.resume_state = learner.good.states | {"unreadable": sorted(unreadable)}
+        checkpoint.training |= {
+            "step": step,
+            "images": step * global_batch,
+            "device": _device_name(device),
+            "unreadable": len(unreadable),
+        }
 
     def save() -> None:
         learner.keep_as_good(step)
@@ -195,7 +191,7 @@ def train(
                 note(failures)
                 content = as_float(content.to(device, non_blocking=True))
                 with accelerator.accumulate(learner.net):
-                    values = losses(content, seed=settings.seed + step)
+                    values = losses.backward(content, seed=settings.seed + step)
                     # What is summed up grows with the crops, and is not to look like a collapse.
                     pixels = content[0, 0].numel() if loss.content_reduction == "sum" else 1
                     learner.update(step, values[0] / pixels)
@@ -209,8 +205,8 @@ def train(
                     accelerator.log(asdict(progress), step=step)
                     if record:
                         record.log(asdict(progress))
-                        stop = _asks_to_stop(callback, progress)
-                ends = _any_process(accelerator, stop is not None)
+                        stop = _interrupt_from(callback, progress)
+                ends = _main_process_stops(accelerator, stop is not None)
                 must_save = ends or step % save_every == 0 or step == settings.steps
                 if must_save or step % CHECK_EVERY == 0:
                     learner.check()
@@ -235,8 +231,7 @@ def train(
         fill_in()
         checkpoint.resume_state = {}
         # Figures that compare with others are of float32.
-        exact_loss = PerceptualLoss(loss, [style_image.to(device)])
-        record.finish(checkpoint, checkpoint.build().to(device), exact_loss)
+        record.finish(checkpoint, checkpoint.build().to(device), read_loss())
     accelerator.wait_for_everyone()
     return checkpoint
 
@@ -249,7 +244,7 @@ def _batches(loader: Iterable[Item]) -> Iterator[Item]:
         raise PhotosLost(str(error).strip()) from error
 
 
-def _asks_to_stop(
+def _interrupt_from(
     callback: Callable[[TrainingProgress], None] | None, progress: TrainingProgress
 ) -> KeyboardInterrupt | None:
     try:
@@ -260,14 +255,14 @@ def _asks_to_stop(
     return None
 
 
-def _any_process(accelerator: Accelerator, stop: bool) -> bool:
-    """Whether one of them asks to stop, so that all do at the same step."""
+def _main_process_stops(accelerator: Accelerator, stop: bool) -> bool:
+    """Whether it does, for all processes to know at the same step."""
     if accelerator.num_processes == 1:
         return stop
     return accelerator.gather(torch.tensor([stop], device=accelerator.device)).any().item()
 
 
-def _name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

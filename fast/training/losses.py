@@ -20,10 +20,10 @@ MARGIN_IN_TRAINING = 24
 
 
 class BatchLosses:
-    """What a batch's paintings lack. The gradients are added to those of the network's weights.
+    """The losses of a batch's paintings, and their gradients with respect to the weights.
 
-    On a single GPU all is recorded and replayed, unless it is another work in each step (with
-    stability), or needs the CPU (the Wasserstein distance).
+    On a single GPU the computation is recorded and replayed, unless it differs from step to step
+    (with stability) or needs the CPU (the Wasserstein distance).
 
     Args:
         learner: has the network.
@@ -38,13 +38,14 @@ class BatchLosses:
         self.learner, self.loss, self.stability, self.int8 = learner, loss, settings.stability, int8
         # Neither shared by processes nor compiled.
         is_plain = learner.net is learner.bare_net and settings.accumulation == 1
-        is_same = not settings.stability and loss.settings.style_loss != "wasserstein"
-        self.is_recorded = learner.accelerator.device.type == "cuda" and is_plain and is_same
+        repeats = not settings.stability and loss.settings.style_loss != "wasserstein"
+        self.is_recorded = learner.accelerator.device.type == "cuda" and is_plain and repeats
         self.recording: Recording | None = None
         self.gradients: list[Tensor] = []  # of the weights, where the recording leaves them
 
-    def __call__(self, content: Tensor, *, seed: int) -> Tensor:
-        """The total and its terms: content, style, total variation, instability.
+    def backward(self, content: Tensor, *, seed: int) -> Tensor:
+        """Add the total's gradients to those of the network's weights; the total, and its terms
+        content, style, total variation, instability.
 
         Args:
             content: (B, 3, S, S) RGB in [0, 1] on the network's device.
@@ -56,8 +57,8 @@ class BatchLosses:
         return self._replay(content) if self.is_recorded else self._compute(content, seed=seed)
 
     def try_out(self, content: Tensor) -> None:
-        """Compute them for crops of the largest size, and forget them: what does not fit into
-        memory ends now, in a ValueError, and not after hours, when the crops have grown.
+        """Compute the gradients for crops of the largest size, and drop them. Training with too
+        little memory so ends now, in a ValueError, and not after hours, when the crops have grown.
         """
         try:
             self._compute_anew(self.learner.weights, content)

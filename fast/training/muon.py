@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update the weights by their gradients; a closure is not supported."""
         for group in self.param_groups:
-            for weights in together(group["params"]):
+            for weights in group_by_shape(group["params"]):
                 self._update(weights, group["lr"], group["momentum"])
 
     def _update(self, weights: list[Tensor], lr: Tensor | float, momentum: float) -> None:
@@ -57,9 +57,9 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_copy_(weights, from_matrices(moved * (norms / lengths(moved)), weights))
 
 
-def together(weights: list[Tensor]) -> list[list[Tensor]]:
-    """Those that are updated at once: all on a GPU, which takes longer to start a product than to
-    compute it; elsewhere those of one shape, for the others would be filled up with zeros.
+def group_by_shape(weights: list[Tensor]) -> list[list[Tensor]]:
+    """Groups to update at once. On a GPU that is all of them: to start a product takes longer there
+    than to compute it. Elsewhere those of one shape, for which no zeros have to be filled in.
     """
     of_shape: dict[torch.Size | None, list[Tensor]] = {}
     for weight in weights:

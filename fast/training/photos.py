@@ -76,31 +76,40 @@ def find_photos(data: str | Path, *, limit: int | None = None) -> Sequence[Photo
     if str(data).startswith(HUB):
         photos = photos_in_rows(data)
     elif path.is_dir():
-        photos = [FilePhoto(str(p.relative_to(path)), p) for p in find_images(path)]
-        others = [] if photos else sorted(path.rglob("*"))
-        for archive in (p for p in others if p.suffix.lower() in ARCHIVES):
-            photos += _photos_in_archive(archive)
+        photos = _photos_in_folder(path)
+    elif tables := parquet_files(path):
+        photos = photos_in_rows(data, tables)
     elif path.is_file():
-        photos = [] if parquet_files(path) else _photos_in_archive(path)
+        photos = _photos_in_archive(path)
     else:
         raise ValueError(f"--data {data}: no such folder or file")
-    if not photos and (tables := parquet_files(path)):
-        photos = photos_in_rows(data, tables)
     if not photos:
         raise ValueError(f"--data {data}: no image in it")
     return photos[:limit]
 
 
 def read_photos(
-    photos: Iterable[Photo], size: int, *, count: int | None = None, told: set[str] | None = None
+    photos: Iterable[Photo],
+    size: int,
+    *,
+    count: int | None = None,
+    reported: set[str] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Names of photos and the photos (1, 3, H, W), each scaled to a longer side of `size` px.
 
-    The first `count` that can be read; the others are left out with a warning, as tell_left_out
-    says. ValueError if none can.
+    Those that cannot be read are left out with a warning; see warn_unreadable.
+
+    Args:
+        photos: to read.
+        size: longer side in px.
+        count: end after so many; all by default.
+        reported: photos already warned of.
+
+    Raises:
+        ValueError: none can be read.
     """
     found, failures = 0, []
-    told = set() if told is None else told
+    reported = set() if reported is None else reported
     for photo in photos:
         try:
             image = decode_image(BytesIO(photo.read()), photo.name, long_side=size).rgb
@@ -110,27 +119,27 @@ def read_photos(
         except (OSError, ValueError) as error:
             failures.append(reason(photo, error))
             continue
-        # Not before: none can be read takes one line.
-        tell_left_out(failures, told)
+        # Only once one could be read: if none can, there is one error and no warning.
+        warn_unreadable(failures, reported)
         yield photo.name, image
         found += 1
         if found == count:
             return
     if not found:
         raise ValueError(f"no photo of {len(failures)} can be read: {failures[0]}")
-    tell_left_out(failures, told)
+    warn_unreadable(failures, reported)
 
 
-def tell_left_out(failures: Iterable[str], told: set[str]) -> None:
-    """Warn of photos that cannot be read, once of each.
+def warn_unreadable(failures: Iterable[str], reported: set[str]) -> None:
+    """Warn of unreadable photos, once each.
 
     Args:
         failures: why each cannot be read, with its name.
-        told: those that were told of already; the others are added.
+        reported: those already warned of; new ones are added.
     """
     for failure in failures:
-        if failure not in told:
-            told.add(failure)
+        if failure not in reported:
+            reported.add(failure)
             warnings.warn(f"photo left out: {failure}", stacklevel=2)
 
 
@@ -138,6 +147,17 @@ def reason(photo: Photo, error: OSError | ValueError) -> str:
     """Why a photo cannot be read, with its name, which errors of the system may lack."""
     is_of_system = isinstance(error, OSError) and error.strerror
     return f"{photo.name}: {error.strerror}" if is_of_system else str(error)
+
+
+def _photos_in_folder(path: Path) -> Sequence[Photo]:
+    """Its images; where there are none, those in its archives; else those in its tables."""
+    if images := find_images(path):
+        return [FilePhoto(str(image.relative_to(path)), image) for image in images]
+    archives = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in ARCHIVES)
+    if photos := [photo for archive in archives for photo in _photos_in_archive(archive)]:
+        return photos
+    tables = parquet_files(path)
+    return photos_in_rows(path, tables) if tables else []
 
 
 def _photos_in_archive(path: Path) -> list[Photo]:

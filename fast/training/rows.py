@@ -104,7 +104,7 @@ class PhotoStream:
             yield from (buffer[i] for i in random.permutation(len(buffer)))
 
     def _photos(self, rows: "datasets.IterableDataset") -> Iterator[StreamedPhoto]:
-        # Compared by content: skipping the first rows would keep the files in their order.
+        # Recognised by content: to skip the first rows would fix the order of the files.
         held_out = [photo.image for photo in self.held_out]
         try:
             for row in rows:

@@ -26,6 +26,12 @@ def accelerate_name(precision: str) -> str:
     return MIXED_PRECISIONS[dtype_of_maps(torch.int8)] if precision == "int8" else precision
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that one of MIXED_PRECISIONS computes in; float32 for any other."""
+    names = {name: dtype for dtype, name in MIXED_PRECISIONS.items()}
+    return names.get(precision, torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Network, data and schedule of a training.
@@ -95,6 +101,19 @@ class TrainingSettings:
     def images_per_step(self, num_processes: int) -> int:
         """Crops that make one step, in all processes."""
         return self.batch_size * self.accumulation * num_processes
+
+
+def share_of_work(settings: TrainingSettings, step: int) -> float:
+    """Share of a training's pixels that its first steps have, 0 to 1; see crop_size."""
+    first = min(settings.first_size, settings.image_size)
+    growth = settings.image_size - first
+
+    def pixels(progress: float) -> float:
+        """Of all crops up to there: the integral of (first + growth * x^2)^2."""
+        terms = first**2, 2 * first * growth / 3 * progress**2, growth**2 / 5 * progress**4
+        return progress * sum(terms)
+
+    return pixels(step / settings.steps) / pixels(1)
 
 
 def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
