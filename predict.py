@@ -33,7 +33,8 @@ from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
 from fast.stylize import find_model, find_models
 from media import Picture, read_image
-from models.device import keep_pages, peak_memory, pick_device
+from models.device import pick_device
+from models.memory import keep_pages, peak_memory
 
 SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
 GRID = "grid"  # in the place of a model's name in file names

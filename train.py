@@ -40,8 +40,9 @@ from fast.training.settings import (
     share_of_work,
 )
 from models.checkpoint import read_checkpoint
-from models.device import keep_pages, pick_device, pick_precision
+from models.device import pick_device, pick_precision
 from models.int8 import is_exact
+from models.memory import keep_pages
 
 # From a trained style, whose network knows photos, the objective gets further in equal time, and
 # with a smaller learning rate than from nothing: after 770 steps for the Great Wave, at 512 px, to

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from models.device import keep_pages
+from models.memory import keep_pages
 from models.timing import best_seconds
 from models.winograd import winograd_conv3x3, winograd_kernel
 

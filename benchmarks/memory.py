@@ -20,9 +20,10 @@ import torch
 import cli
 from benchmarks.turns import print_machine
 from launch import LARGE_PAGES
-from models.device import dtype_of_maps, keep_pages, pick_device, pick_precision, taken_memory
+from models.device import dtype_of_maps, pick_device, pick_precision
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
+from models.memory import keep_pages, taken_memory
 from models.tiles import split
 from slow.memory import FIXED_BYTES, GB, TILE_BYTES, pixels_per_step, seconds_per_pixel
 from slow.objective import tiled_objective

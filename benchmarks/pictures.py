@@ -13,7 +13,7 @@ from torch import Tensor
 import cli
 from fast.stylize import CHECKPOINTS, find_model, load_net, stylize
 from media import find_images, read_image, write_image
-from models.device import keep_pages
+from models.memory import keep_pages
 from predict import SAMPLE_PHOTOS
 
 GAP = 12  # px between pictures

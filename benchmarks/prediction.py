@@ -23,8 +23,9 @@ from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import load_net, set_precision, stylize
 from media import find_images, read_image
-from models.device import keep_pages, pick_device, pick_precision
+from models.device import pick_device, pick_precision
 from models.grain import GRAIN
+from models.memory import keep_pages
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 from predict import SAMPLE_PHOTOS

@@ -32,8 +32,9 @@ from benchmarks.turns import SIDES, print_machine
 from fast import load
 from launch import LARGE_PAGES
 from media import read_image
-from models.device import peak_memory, pick_device, pick_precision
+from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings
+from models.memory import peak_memory
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.start import start_image
 

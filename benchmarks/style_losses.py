@@ -13,9 +13,9 @@ import torch
 
 import cli
 from benchmarks.slow import pictures
-from models.device import keep_pages
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
+from models.memory import keep_pages
 from models.style import STYLE_LOSSES
 from models.timing import best_seconds
 from slow import PRESETS

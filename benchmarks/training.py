@@ -37,9 +37,10 @@ from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name
 from media import read_image
-from models.device import keep_pages, pick_device, pick_precision
+from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
+from models.memory import keep_pages
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 

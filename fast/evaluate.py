@@ -38,9 +38,10 @@ from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
 from media import sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
-from models.device import keep_pages, peak_memory, pick_device
+from models.device import pick_device
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
+from models.memory import keep_pages, peak_memory
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -11,14 +11,8 @@ from fast.bands import stylize_in_bands
 from media import as_bytes, as_float
 from media.colors import keep_colors
 from models.checkpoint import read_network
-from models.device import (
-    free_memory,
-    is_out_of_memory,
-    pick_device,
-    pick_precision,
-    release_pages,
-    taken_memory,
-)
+from models.device import pick_device, pick_precision
+from models.memory import free_memory, is_out_of_memory, release_pages, taken_memory
 from models.transformer_net import TransformerNet
 
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import winograd
-from models.device import dtype_of_maps, triton_kernels
+from models.device import dtype_of_maps
 from models.few_channels import FEW, ConvFromFew, ConvToFew
 from models.fused_conv import fused_conv, fuses
+from models.gpu_kernels import triton_kernels
 from models.int8 import ZERO, Int8Kernel, quantize
 from models.padding import repeat_border
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.device import triton_kernels
+from models.gpu_kernels import triton_kernels
 
 
 class InstanceNorm(nn.Module):

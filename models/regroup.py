@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from models.device import triton_kernels
+from models.gpu_kernels import triton_kernels
 
 
 def from_blocks(x: Tensor, channels: int) -> Tensor:

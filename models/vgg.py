@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models.device import dtype_of_maps, triton_kernels
+from models.device import dtype_of_maps
 from models.frozen_conv import FrozenConv, max_pool
+from models.gpu_kernels import triton_kernels
 
 WEIGHTS = Path(__file__).with_name("weights") / "vgg19.safetensors"
 CONVS_PER_BLOCK = (2, 2, 4, 4, 4)

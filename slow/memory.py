@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.device import free_memory, is_out_of_memory, keep_pages, taken_memory
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
+from models.memory import free_memory, is_out_of_memory, keep_pages, taken_memory
 from models.tiles import halo, split
 from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled_objective

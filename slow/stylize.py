@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from media.colors import luma
-from models.device import release_pages
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss, loss_network
+from models.memory import release_pages
 from models.vgg import VGG19Features
 from slow.colors import match_colors
 from slow.memory import BoundedObjective, measure_room

@@ -83,7 +83,7 @@ def test_frames_of_a_video_are_painted_like_single_photos():
 @pytest.mark.parametrize("with_triton", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_instance_norm_is_that_of_the_cpu(batch, with_triton, monkeypatch):
-    monkeypatch.setattr("models.device._runs_triton", lambda device: with_triton)
+    monkeypatch.setattr("models.gpu_kernels._runs_triton", lambda device: with_triton)
     x = torch.randn(batch, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_(True)
     norm = InstanceNorm(8)
     torch.nn.init.normal_(norm.weight)

@@ -3,15 +3,9 @@
 import pytest
 import torch
 
-from models import device, int8
-from models.device import (
-    dtype_of_maps,
-    free_memory,
-    is_out_of_memory,
-    peak_memory,
-    pick_precision,
-    taken_memory,
-)
+from models import device, int8, memory
+from models.device import dtype_of_maps, pick_precision
+from models.memory import free_memory, is_out_of_memory, peak_memory, taken_memory
 
 CPU = torch.device("cpu")
 
@@ -37,7 +31,7 @@ def test_the_fastest_precision_is_picked(monkeypatch, integers, instructions, pi
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
     without = free_memory(CPU)
     assert without > 2**20
-    monkeypatch.setattr(device, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1000\n")
     assert free_memory(CPU) == 2000
@@ -49,7 +43,7 @@ def test_limit_of_the_first_version_of_control_groups(tmp_path, monkeypatch):
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("5000")
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("6000")
-    monkeypatch.setattr(device, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
     assert free_memory(CPU) == 0
 
 

@@ -10,8 +10,8 @@ from fast.training.learner import Learner
 from fast.training.settings import TrainingSettings
 from fast.training.shown import as_shown
 from fast.training.stability import instability_loss
-from models.device import is_out_of_memory
 from models.losses import PerceptualLoss
+from models.memory import is_out_of_memory
 from models.transformer_net import with_margin
 
 # Px that are painted around a crop and cut off. With 8 px nearly all stars were in a row along the

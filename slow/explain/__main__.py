@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 import cli
 from media import read_image
-from models.device import keep_pages, pick_device, pick_precision
+from models.device import pick_device, pick_precision
+from models.memory import keep_pages
 from models.vgg import check_layers
 from slow.explain.inside import explain, painting_settings
 from slow.start import check_sizes
