@@ -1,11 +1,11 @@
 """How much memory there is, how much is taken, and how to keep it fast."""
 
 import ctypes
-import mmap
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -44,25 +44,20 @@ def _call_libc(name: str, *arguments: int) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken, at a guess 4 GB where the system does not tell.
-
-    On Linux what the kernel calls available, and no more than the control group (a container's
-    limit) leaves.
+    """Bytes that can still be taken: what the system calls available, and no more than the control
+    group (a container's limit) leaves.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [_available_memory(), _control_group_memory()]
-    return min((value for value in free if value is not None), default=4 * 2**30)
+    available, allowed = psutil.virtual_memory().available, _control_group_memory()
+    return available if allowed is None else min(available, allowed)
 
 
 def taken_memory(device: torch.device) -> int:
     """Bytes that this process has taken: its resident memory, or its share of a GPU's."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-    except OSError:  # elsewhere at best the most that it ever had is known
-        return peak_memory() or 0
+    return psutil.Process().memory_info().rss
 
 
 def peak_memory() -> int | None:
@@ -90,22 +85,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _available_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    except (OSError, StopIteration):
-        return None
-
-
 def _control_group_memory() -> int | None:
-    for limit, used in (
-        ("memory.max", "memory.current"),  # version 2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+    """Bytes that the limit of a control group leaves; None without one."""
+    for folder, limit, used, cache in (
+        ("", "memory.max", "memory.current", "inactive_file"),  # version 2
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
+        place = CONTROL_GROUP / folder
         try:
-            left = [int((CONTROL_GROUP / name).read_text()) for name in (limit, used)]
+            most, taken = (int((place / name).read_text()) for name in (limit, used))
         except (OSError, ValueError):  # not there, or "max": no limit
             continue
-        return max(0, left[0] - left[1])
+        # Files that the kernel keeps in memory count as used, but give way.
+        return max(0, most - taken + _statistic(place / "memory.stat", cache))
     return None
+
+
+def _statistic(path: Path, name: str) -> int:
+    """A number in a file with a name and a number in each line; 0 if it is not there."""
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0

@@ -1,5 +1,6 @@
 """What the machine has."""
 
+import psutil
 import pytest
 import torch
 
@@ -35,6 +36,8 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1000\n")
     assert free_memory(CPU) == 2000
+    (tmp_path / "memory.stat").write_text("file 900\ninactive_file 600\nactive_file 300\n")
+    assert free_memory(CPU) == 2600  # files in memory give way
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(CPU) > 2**20
 
@@ -45,6 +48,18 @@ def test_limit_of_the_first_version_of_control_groups(tmp_path, monkeypatch):
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("6000")
     monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
     assert free_memory(CPU) == 0
+    statistics = "inactive_file 7\ntotal_inactive_file 1500\n"
+    (tmp_path / "memory" / "memory.stat").write_text(statistics)
+    assert free_memory(CPU) == 500
+
+
+def test_memory_is_known_where_there_is_no_control_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    assert free_memory(CPU) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    (tmp_path / "memory.max").write_text(f"{2**60}\n")
+    (tmp_path / "memory.current").write_text("0\n")
+    (tmp_path / "memory.stat").write_text("inactive_file\n")
+    assert free_memory(CPU) < 2**50  # the limit is more than there is
 
 
 def test_lack_of_memory_is_told_from_other_errors():
