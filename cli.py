@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -37,6 +37,19 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def parse_intermixed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Flags and names in any order; what follows -- is a name, even with a leading dash."""
+    words = list(words)
+    end = words.index("--") if "--" in words else len(words)
+    names = [f"./{w}" if w.startswith("-") and w != "-" else w for w in words[end + 1 :]]
+    if names:  # argparse loses the --, after which no flag before it may take another value
+        parser.add_argument(
+            "--names-follow", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        names.insert(0, "--names-follow")
+    return parser.parse_intermixed_args(words[:end] + names)
 
 
 def add_settings(

@@ -121,10 +121,8 @@ def parse_args() -> argparse.Namespace:
     running.add_argument(
         "--resume", action="store_true", help="skip photos that are painted already"
     )
-    words = sys.argv[1:]
-    end = words.index("--") if "--" in words else len(words)  # parse_intermixed_args drops it
-    args = parser.parse_intermixed_args(words[:end])
-    args.model, args.inputs = split_models(args.model, args.inputs + words[end + 1 :])
+    args = cli.parse_intermixed(parser, sys.argv[1:])
+    args.model, args.inputs = split_models(args.model, args.inputs)
     if not (args.model or args.grid or args.list):
         parser.error("--model is needed: a .pth, or a name that --list shows")
     return args

@@ -162,9 +162,7 @@ def parse_args(description: str) -> argparse.Namespace:
     `loss_defaults`: losses of --preset or --from. `recipe_used`: the recipe of --from, or None.
     """
     parser = make_parser(description)
-    # parse_intermixed_args drops the --, which names that begin with a dash need.
-    parse = parser.parse_args if "--" in sys.argv else parser.parse_intermixed_args
-    args = parse()
+    args = cli.parse_intermixed(parser, sys.argv[1:])
     if args.recipe_used:
         drop_what_does_not_fit(args, args.recipe_used)
     if args.source and args.preset:

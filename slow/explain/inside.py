@@ -14,7 +14,6 @@ from media.animation import write_animation
 from media.charts import line_chart
 from models.loss_settings import LossSettings
 from models.losses import loss_network
-from models.memory import keep_pages
 from models.style import gram_matrix
 from slow.explain.captioned_folder import CaptionedFolder
 from slow.explain.feature_pictures import feature_picture, gram_picture
