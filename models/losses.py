@@ -97,10 +97,12 @@ class PerceptualLoss(nn.Module):
         self.style_targets: dict[str, Statistics] = {}
         self.energies = dict.fromkeys(self.settings.content_layers, 0.0)
         for image, share, mask in zip(style, blend, masks, strict=True):
+            if not share:
+                continue
             guides = {} if mask is None else layer_guides(mask, self.settings.style_layers)
             for tile in split(image.shape[-2:], TARGET_TILE, self.vgg.layers):
                 self._add_targets(image, tile, share / sum(blend), guides)
-        self.style_errors = {
+        self.style_error_of = {
             layer: self.style_loss.error_from(target)
             for layer, target in self.style_targets.items()
         }
@@ -203,7 +205,7 @@ class PerceptualLoss(nn.Module):
         weights = self.settings
         content = torch.stack(list(content_errors.values())).mean()
         style_errors = {
-            layer: self.style_errors[layer](statistics[layer]) for layer in weights.style_layers
+            layer: self.style_error_of[layer](statistics[layer]) for layer in weights.style_layers
         }
         shares = weights.style_layer_weights or [1.0] * len(style_errors)
         style = sum(s * e for s, e in zip(shares, style_errors.values(), strict=True)) / sum(shares)

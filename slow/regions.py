@@ -100,8 +100,8 @@ class RegionalLoss(PerceptualLoss):
             )
             for layer in settings.style_layers
         }
-        self.style_errors = {
-            layer: _weigh_by_area([part.style_errors[layer] for part in parts], areas)
+        self.style_error_of = {
+            layer: _weigh_by_area([part.style_error_of[layer] for part in parts], areas)
             for layer in settings.style_layers
         }
 

@@ -184,3 +184,14 @@ def test_stylize_paints_inside_the_mask_only():
     result = stylize(CONTENT, [STYLE], settings, SHALLOW, regions=[region])
     assert not torch.isclose(result, CONTENT, atol=1e-3)[..., :31].all(1).any()
     assert torch.equal(result[..., 33:], CONTENT[..., 33:])
+
+
+def test_a_style_is_only_looked_at_where_it_has_a_part(vgg, monkeypatch):
+    passes = []
+    by_layer = vgg.by_layer
+    monkeypatch.setattr(vgg, "by_layer", lambda image: passes.append(image) or by_layer(image))
+    styles = STYLE, OTHER, IMAGE
+    mask = torch.ones(1, 1, 32, 64)
+    regions = [Region(mask, tuple(float(k == i) for k in range(3)), (None,) * 3) for i in range(3)]
+    regional(vgg, *regions, style=styles)
+    assert len(passes) == 6  # each style for its region, and for the energies of all together
