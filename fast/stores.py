@@ -1,6 +1,7 @@
 """Where a feature map waits for the next layer: in memory, or in a temporary file."""
 
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ class FileStore:
     def __init__(self, shape: tuple[int, int, int], like: Tensor) -> None:
         self.shape, self.like = shape, like
         self.row_bytes = math.prod(shape[1:]) * like.element_size()
-        self.file = tempfile.TemporaryFile(buffering=0)  # not mapped: that would count as memory
+        # Not mapped: that would count as memory.
+        self.file = tempfile.TemporaryFile(buffering=0, dir=_folder_on_disk())
         self.lock = threading.Lock()  # its position serves one thread at a time
 
     def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
@@ -71,3 +73,12 @@ class FileStore:
             self.file.seek(top * self.row_bytes)
             while content:  # a single call writes 2 GB at most
                 content = content[self.file.write(content) :]
+
+
+def _folder_on_disk() -> str | None:
+    """A folder for temporary files; None for the one that the environment names, or the usual one.
+
+    /tmp lies in memory on many Linux systems, /var/tmp on the disk.
+    """
+    is_named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return None if is_named or not os.access("/var/tmp", os.W_OK | os.X_OK) else "/var/tmp"

@@ -93,6 +93,7 @@ def stylize(
 
     Raises:
         MemoryError: there is not even memory for a band.
+        OSError: there is no room for temporary files.
     """
     painting = torch.empty_like(image)
     for photo, painted in zip(image.split(1), painting.split(1), strict=True):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fast import bands, feature_maps
+from fast import bands, feature_maps, stores
 from fast.bands import stylize_in_bands
 from fast.stylize import load_net, set_precision, stylize
 from models.transformer_net import TransformerNet, with_margin
@@ -202,3 +202,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(net, monkeypatch):
     monkeypatch.setattr(bands, "MemoryStore", fail)
     with pytest.raises(RuntimeError, match="something else"):
         stylize(net, smooth_image(30, 30))
+
+
+def test_temporary_files_lie_where_the_environment_says_or_on_the_disk(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert stores._folder_on_disk() is None
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(stores.os, "access", lambda path, mode: path == "/var/tmp")
+    assert stores._folder_on_disk() == "/var/tmp"
+    monkeypatch.setattr(stores.os, "access", lambda path, mode: False)
+    assert stores._folder_on_disk() is None
