@@ -77,6 +77,10 @@ class VGG19Features(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling '{pooling}'; choose {', '.join(POOLINGS)}")
+        if padding not in PADDINGS:
+            raise ValueError(f"unknown padding '{padding}'; choose {', '.join(PADDINGS)}")
         super().__init__()
         self.dtype, self.pooling = dtype_of_maps(dtype), pooling
         device = torch.device(device)
@@ -95,8 +99,6 @@ class VGG19Features(nn.Module):
         mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 
-        if padding not in PADDINGS or pooling not in POOLINGS:
-            raise ValueError(f"unknown padding '{padding}' or pooling '{pooling}'")
         self.convs = nn.ModuleDict()
         for name in self.names:
             if name.startswith("conv"):

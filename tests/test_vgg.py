@@ -145,6 +145,14 @@ def test_too_small_an_image_is_refused():
         VGG19Features(["relu4_1"])(torch.rand(1, 3, 7, 40))
 
 
+@pytest.mark.parametrize(
+    ("name", "choices"), [("pooling", "max, average, l2"), ("padding", "zeros, replicate")]
+)
+def test_unknown_pooling_and_padding_are_refused_before_weights_are_read(name, choices):
+    with pytest.raises(ValueError, match=f"unknown {name} 'foo'; choose {choices}"):
+        VGG19Features(["relu1_1"], weights="not read", **{name: "foo"})
+
+
 def test_unknown_weights_are_refused():
     with pytest.raises(ValueError, match="original or torchvision"):
         VGG19Features(["relu1_1"], weights="other")
