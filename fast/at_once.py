@@ -12,7 +12,7 @@ from fast.recording import Recording
 from models.transformer_net import TransformerNet, with_margin
 
 MAPS = 8  # of the image's size, with 32 channels or the network's width, in memory at one time
-UNRECORDED = 2  # images of a size in a row that are painted without a recording, which takes longer
+UNRECORDED = 2  # images of a size in a row; recording pays only for more
 SMALLEST = 8  # px; a smaller image is reflected by indices, which come from the CPU
 
 
@@ -29,11 +29,9 @@ _last: WeakKeyDictionary[TransformerNet, _Last] = WeakKeyDictionary()
 
 
 def fits_at_once(net: TransformerNet, photo: Tensor, memory: float) -> bool:
-    """Whether so many bytes on the network's device are enough for all feature maps of a photo,
-    after forget_others.
-    """
+    """Whether so many bytes on the network's device are enough for all feature maps of a photo."""
     last = _last.get(net)
-    if last and last.recording:
+    if last and last.recording and last.kind == _kind(net, photo):
         return True  # it has its memory
     pixels = math.prod(side + 2 * net.margin for side in photo.shape[-2:])
     width = max(net.arguments["width"], 32)
@@ -41,7 +39,9 @@ def fits_at_once(net: TransformerNet, photo: Tensor, memory: float) -> bool:
 
 
 def forget_others(net: TransformerNet, photo: Tensor) -> None:
-    """Give back the memory of a recording that is not for photos of this size."""
+    """Give back the memory of a recording that is not for photos of this size; else it counts as
+    taken until the photo is painted.
+    """
     if net in _last and _last[net].kind != _kind(net, photo):
         forget(net)
 
@@ -55,7 +55,7 @@ def forget(net: TransformerNet) -> None:
 
 
 def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
-    """Stylize a photo, after forget_others; from the third of a size in a row on by a CUDA graph.
+    """Stylize a photo; from the third of a size in a row on by a CUDA graph.
 
     Args:
         net: network from `load_net`, on CUDA; one in training is never recorded.
@@ -64,6 +64,7 @@ def paint_at_once(net: TransformerNet, photo: Tensor) -> Tensor:
     Returns:
         (1, 3, H, W) float32 RGB around [0, 1], until the next call with this network.
     """
+    forget_others(net, photo)
     last = _last.setdefault(net, _Last(_kind(net, photo)))
     last.count += 1
     paint = partial(with_margin, net, margin=net.margin)

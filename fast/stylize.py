@@ -98,9 +98,9 @@ def stylize(
     painting = torch.empty_like(image)
     for photo, painted in zip(image.split(1), painting.split(1), strict=True):
         write = _writer(photo, painted, preserve_color)
-        forget_others(net, photo)
+        forget_others(net, photo)  # before the free memory is measured
         memory = _memory_for_features(net.device, photo, max_memory)
-        while not _fits(net, photo, write, memory):
+        while not _paint_within(net, photo, write, memory):
             if not memory:
                 raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
             memory = memory / 4 if memory > SMALLEST_MEMORY else 0
@@ -117,7 +117,7 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
     return max(0, max_memory - others)
 
 
-def _fits(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
+def _paint_within(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
     try:
         # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
