@@ -78,8 +78,7 @@ def parse_args() -> argparse.Namespace:
         type=cli.number,
         default=keywords["strength"].default,
         metavar="0...1.5",
-        help="how much: 0 is the photo, 1 the painting, above it is painted a second time "
-        "(default: %(default)s)",
+        help="0 = photo, 1 = painting, up to 1.5 = painted again on top (default: %(default)s)",
     )
     look.add_argument(
         "--stroke",
@@ -114,7 +113,8 @@ def parse_args() -> argparse.Namespace:
     models.add_argument(
         "--list",
         action="store_true",
-        help="show the models, with their loss and after how many iterations L-BFGS gets as low",
+        help="list the models: style, size, and how good they are (their loss, and how many steps "
+        "of the slow path reach the same)",
     )
     running = cli.add_running_flags(parser)
     cli.add_max_memory(running, effect="large photos take longer", default="half of what is free")
@@ -170,7 +170,8 @@ def main() -> int:
     is_quiet = args.quiet or not processes.is_main or is_single
     try:
         for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
-            painted += report(outcome)
+            report(outcome)
+            painted += outcome.is_painted
             skipped += outcome.is_skipped
             failed += outcome.error is not None
         painted, skipped, failed = processes.sum([painted, skipped, failed])
@@ -247,18 +248,17 @@ def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
         raise ValueError(f"--mask {error}") from error
 
 
-def report(outcome: Outcome) -> bool:
-    """Print the path of a painting, or why there is none; whether there is one."""
+def report(outcome: Outcome) -> None:
+    """Print the path of a painting, or why there is none."""
     source, target, error = outcome.job.source, outcome.job.target, outcome.error
     if error:
         line, name = cli.one_line(error), cli.printable(str(source or "standard input"))
         named = name in line or (target and cli.printable(str(target)) in line)
         tqdm.write(f"error: {line if named else f'{name}: {line}'}", file=sys.stderr)
-    elif target and not outcome.is_skipped:
+    elif target and outcome.is_painted:
         tqdm.write(str(target))
         if sys.stdout:  # None if the shell has closed it
             sys.stdout.flush()
-    return not error and not outcome.is_skipped
 
 
 def list_models(names: list[str]) -> int:

@@ -12,7 +12,8 @@ from fast.recording import Recording
 from models.transformer_net import TransformerNet, with_margin
 
 MAPS = 8  # of the image's size, with 32 channels or the network's width, in memory at one time
-UNRECORDED = 2  # images of a size in a row; recording pays only for more
+# The first two images of a size in a row are painted directly; recording pays only for more.
+UNRECORDED = 2
 SMALLEST = 8  # px; a smaller image is reflected by indices, which come from the CPU
 
 

@@ -38,6 +38,11 @@ class Outcome:
     error: Exception | None = None
     is_skipped: bool = False
 
+    @property
+    def is_painted(self) -> bool:
+        """Whether there is a painting now that was not there before."""
+        return self.error is None and not self.is_skipped
+
 
 def paint_photos(
     jobs: Iterable[Job],
@@ -66,12 +71,12 @@ def paint_photos(
     def begin(outcome: Outcome) -> None:
         source, target = outcome.job.source, outcome.job.target
         if target and os.path.lexists(target) and not force:
-            keep(outcome)
+            skip_or_raise(outcome)
         elif source is None or source.is_fifo():  # such as a shell's <(command)
             # In this thread, for Ctrl-C ends no other one that waits for input.
             outcome.stream = _read_stream(source)
 
-    def keep(outcome: Outcome) -> None:
+    def skip_or_raise(outcome: Outcome) -> None:
         if not resume:
             target = outcome.job.target
             raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
@@ -96,7 +101,7 @@ def paint_photos(
         try:
             _write(target, outcome.picture, exists_ok=force)
         except FileExistsError:  # it was not there when the photo was read
-            keep(outcome)
+            skip_or_raise(outcome)
         outcome.picture = None
 
     # Each has its number of threads before the painting changes that of new ones.
