@@ -38,6 +38,8 @@ from models.memory import keep_pages, peak_memory
 
 SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
 GRID = "grid"  # in the place of a model's name in file names
+PATIENCE = 2  # seconds without a bar for a single photo
+PERCENT_BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def parse_args() -> argparse.Namespace:
@@ -158,7 +160,16 @@ def main() -> int:
     is_single = len(jobs) + len(problems) == 1
     jobs = processes.share(jobs)
     keep_pages()
-    paint, unusable = make_painter(args, paths)
+    is_quiet = args.quiet or not processes.is_main
+    # Nobody waits long for most photos, and a log needs no bar (None).
+    bar = tqdm(
+        total=1,
+        delay=PATIENCE,
+        bar_format=PERCENT_BAR,
+        leave=False,
+        disable=is_quiet or not is_single or None,
+    )
+    paint, unusable = make_painter(args, paths, bar.update)
     if processes.is_main:  # which tells them for all
         problems += unusable
 
@@ -167,15 +178,17 @@ def main() -> int:
     painted, skipped, failed = 0, 0, len(problems)
     size = args.size or (GRID_SIZE if args.grid else None)
     outcomes = paint_photos(jobs, paint, size=size, force=args.force, resume=args.resume)
-    is_quiet = args.quiet or not processes.is_main or is_single
+    is_quiet = is_quiet or is_single
     try:
         for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
+            bar.close()
             report(outcome)
             painted += outcome.is_painted
             skipped += outcome.is_skipped
             failed += outcome.error is not None
         painted, skipped, failed = processes.sum([painted, skipped, failed])
     finally:
+        bar.close()
         if not is_quiet:
             cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
     if args.max_memory and pick_device(args.device).type == "cpu":
@@ -203,7 +216,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def make_painter(
-    args: argparse.Namespace, paths: list[Path]
+    args: argparse.Namespace, paths: list[Path], progress: Callable[[float], None]
 ) -> tuple[Callable[[Picture], Picture], list[str]]:
     """What is to be done with a photo: one painting of it, or a sheet in all styles.
 
@@ -231,6 +244,7 @@ def make_painter(
             "strength": args.strength,
             "stroke": args.stroke,
             "preserve_color": args.preserve_color,
+            "progress": progress,
             "mask": args.mask and mask_for(photo, args.mask, invert=args.invert_mask),
         }
         if args.grid:

@@ -23,6 +23,7 @@ def stylize_in_bands(
     write: Callable[[int, Tensor], None],
     *,
     memory: float,
+    progress: Callable[[float], None] | None = None,
 ) -> None:
     """Stylize an image of any size, one layer after the other.
 
@@ -34,6 +35,7 @@ def stylize_in_bands(
         memory: bytes that feature maps and bands may take. The maps of the trunk lie in temporary
             files if it is not enough for them; others are computed anew, up to three times, and
             those that are quickly computed in any case.
+        progress: called now and then with the share of the work that was done since the last call.
 
     Raises:
         OSError: there is no room for temporary files.
@@ -43,7 +45,10 @@ def stylize_in_bands(
     most_workers = torch.get_num_threads() if like.device.type == "cpu" else 1
     num_workers = int(max(1, min(most_workers, memory / 4 / for_band)))
     memory -= num_workers * for_band
-    with one_core_each(num_workers) as workers:
+    # Every layer passes over its bands once, and so do the sums in the trunk.
+    passes = len(net.encoder) + 1 + 3 * len(net.trunk) + len(net.decoder) + 1
+    report = progress and (lambda share: progress(share / passes))
+    with one_core_each(num_workers, report) as workers:
         features = _last_features(net, image, memory, workers)
         kernel = net.to_rgb.kernel(features.to_levels() if net.int8 else None)
         (height, width), stride = image.shape[-2:], net.stem_stride

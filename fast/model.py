@@ -1,6 +1,6 @@
 """A trained style as an object: call it with a tensor, a PIL image or a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -104,6 +104,7 @@ class StyleModel:
         stroke: float,
         preserve_color: bool,
         mask: Tensor | None,
+        progress: Callable[[float], None] | None = None,
     ) -> Tensor:
         """The same for tensors alone.
 
@@ -111,6 +112,8 @@ class StyleModel:
             photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
             strength, stroke, preserve_color: as above.
             mask: (1, 1, H, W), from as_mask, or None to paint all.
+            progress: called now and then with the share of the work that was done since the last
+                call.
 
         Returns:
             (B, 3, H, W) RGB of the photo's kind, on its device.
@@ -122,9 +125,11 @@ class StyleModel:
                 f"--stroke {stroke:g}: the network would have to see {seen_width}x{seen_height} px"
             )
         seen = resize(photo, seen_height, seen_width)
-        painting = self._blended(seen, preserve_color)
+        times = 2 if strength > 1 else 1
+        report = progress and (lambda share: progress(share / times))
+        painting = self._blended(seen, preserve_color, report)
         if strength > 1:
-            again = self._blended(painting, preserve_color)
+            again = self._blended(painting, preserve_color, report)
             painting = mix(painting, again, (strength - 1) / (MAX_STRENGTH - 1))
         if stroke != 1:
             painting = restore_detail(painting, seen, photo)
@@ -134,12 +139,22 @@ class StyleModel:
             painting = mix(photo, painting, strength)
         return painting if mask is None else within(mask.to(photo.device), painting, photo)
 
-    def _blended(self, photo: Tensor, preserve_color: bool) -> Tensor:
+    def _blended(
+        self, photo: Tensor, preserve_color: bool, progress: Callable[[float], None] | None
+    ) -> Tensor:
         painting, whole = None, 0.0
+        num_nets = sum(part > 0 for part in self.parts)
+        report = progress and (lambda share: progress(share / num_nets))
         for net, part in zip(self.nets, self.parts, strict=True):
             whole += part
             if part:
-                one = stylize(net, photo, preserve_color=preserve_color, max_memory=self.max_memory)
+                one = stylize(
+                    net,
+                    photo,
+                    preserve_color=preserve_color,
+                    max_memory=self.max_memory,
+                    progress=report,
+                )
                 painting = one if painting is None else mix(painting, one, part / whole)
         return painting
 

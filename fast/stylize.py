@@ -78,6 +78,7 @@ def stylize(
     *,
     preserve_color: bool = False,
     max_memory: float | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Stylize images in one forward pass; on the CPU, and where memory is short, in bands of rows.
 
@@ -87,6 +88,7 @@ def stylize(
         preserve_color: the painting's brightness with the image's colours.
         max_memory: bytes that the process may take in all, on the network's device. By default
             half of those that are free besides those it has. It is slower the less there is.
+        progress: called now and then with the share of the work that was done since the last call.
 
     Returns:
         (B, 3, H, W) RGB of the image's kind, on its device.
@@ -96,11 +98,12 @@ def stylize(
         OSError: there is no room for temporary files.
     """
     painting = torch.empty_like(image)
+    report = progress and (lambda share: progress(share / len(image)))
     for photo, painted in zip(image.split(1), painting.split(1), strict=True):
         write = _writer(photo, painted, preserve_color)
         forget_others(net, photo)  # before the free memory is measured
         memory = _memory_for_features(net.device, photo, max_memory)
-        while not _paint_within(net, photo, write, memory):
+        while not _paint_within(net, photo, write, memory, report):
             if not memory:
                 raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
             memory = memory / 4 if memory > SMALLEST_MEMORY else 0
@@ -117,14 +120,22 @@ def _memory_for_features(device: torch.device, photo: Tensor, max_memory: float 
     return max(0, max_memory - others)
 
 
-def _paint_within(net: TransformerNet, photo: Tensor, write: Callable, memory: float) -> bool:
+def _paint_within(
+    net: TransformerNet,
+    photo: Tensor,
+    write: Callable[[int, Tensor], None],
+    memory: float,
+    progress: Callable[[float], None] | None,
+) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
     try:
         # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
         if net.device.type == "cuda" and fits_at_once(net, photo, memory):
             write(0, paint_at_once(net, as_float(photo.to(net.device))))
+            if progress:
+                progress(1)
         else:
-            stylize_in_bands(net, photo, write, memory=memory)
+            stylize_in_bands(net, photo, write, memory=memory, progress=progress)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

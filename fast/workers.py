@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,21 +47,28 @@ class Workers:
     Args:
         num: how many.
         executor: the threads; without them the caller's thread does the work.
+        progress: called after each result with its share of all results of a map.
     """
 
     num: int = 1
     executor: Executor | None = None
+    progress: Callable[[float], None] | None = None
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Results in the items' order, computed in inference mode."""
         function = torch.inference_mode(function)
         if self.executor is None:
-            return map(function, items)
-        return ahead(self.executor, function, items, most=self.num)
+            results = map(function, items)
+        else:
+            results = ahead(self.executor, function, items, most=self.num)
+        for result in results:
+            yield result
+            if self.progress:
+                self.progress(1 / len(items))
 
 
 @contextmanager
-def one_core_each(num: int) -> Iterator[Workers]:
+def one_core_each(num: int, progress: Callable[[float], None] | None = None) -> Iterator[Workers]:
     """Workers that compute on one processor core each; a single one is the caller's thread, with
     all cores.
 
@@ -69,7 +76,7 @@ def one_core_each(num: int) -> Iterator[Workers]:
     caches what the operation before has left there.
     """
     if num == 1:
-        yield Workers()
+        yield Workers(progress=progress)
         return
 
     # The number of threads is for one thread, but also for all that begin later. One caller at a
@@ -78,6 +85,6 @@ def one_core_each(num: int) -> Iterator[Workers]:
         num_threads = torch.get_num_threads()
         try:
             torch.set_num_threads(1)  # here, too: the others of its threads would wait busily
-            yield Workers(num, threads)
+            yield Workers(num, threads, progress)
         finally:
             torch.set_num_threads(num_threads)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+import fast
 import predict
 from fast import load_net, stylize
+from fast.grid import paint_grid
 from fast.stylize import CHECKPOINTS, find_model
-from media import read_image, write_image
+from media import Picture, as_bytes, read_image, write_image
 from models.padding import reflect
 from tests.conftest import NEEDS_INT8, SAMPLES, smooth_image
 
@@ -306,3 +308,31 @@ def test_two_processes_share_a_folder(model, photos, tmp_path):
     assert "2 painted, 1 skipped, 1 failed" in result.stderr
     assert "bad.jpg is empty" in result.stderr
     assert len(list(out.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("flag", "is_shown"), [("--force", True), ("--quiet", False)])
+def test_a_single_photo_that_takes_long_has_a_bar_on_a_terminal(
+    run, model, tmp_path, monkeypatch, flag, is_shown
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for patience, is_slow in ((0, True), (1000, False)):
+        monkeypatch.setattr(predict, "PATIENCE", patience)
+        photo, out = SAMPLES / "photos" / "rocket.jpg", tmp_path / f"{patience}.png"
+        code, printed, err = run(
+            predict, photo, "--model", model, "-o", out, "--size", 64, "--device", "cpu", flag
+        )
+        assert (code, printed) == (0, f"{out}\n")
+        assert ("%|" in err) == (is_shown and is_slow)
+        assert not err.strip() or is_slow
+
+
+def test_progress_adds_up_to_one(model):
+    photo = Picture(as_bytes(smooth_image(40, 50)))
+    look = {"strength": 1.2, "stroke": 1, "preserve_color": False, "mask": None}
+    models = [fast.load(model, device="cpu"), fast.load(model, device="cpu")]
+    models[0].nets, models[0].parts = models[0].nets * 3, [0.5, 0.0, 0.5]
+    shares = []
+    plain = paint_grid(photo, [("", m) for m in models], **look)
+    shown = paint_grid(photo, [("", m) for m in models], progress=shares.append, **look)
+    assert torch.equal(plain.pixels, shown.pixels)
+    assert len(shares) > 20 and sum(shares) == pytest.approx(1)
