@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from media import FORMATS, check_format, find_images
+from media import FORMATS, HEIF, check_format, find_images
 
 STREAM = "-"  # standard input or output
 
@@ -142,13 +142,13 @@ def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Ph
 
 
 def _painting_name(photo: Path | None, model_name: str) -> str:
-    """In the photo's own format if it can be written with full colour, else in PNG."""
+    """In the photo's own format if it can be written with full colour, else in JPEG or PNG."""
     if photo is None:
         return f"stdin_{model_name}.png"
     suffix = photo.suffix.lower()
     if suffix in FORMATS and suffix != ".gif":
         return f"{photo.stem}_{model_name}{photo.suffix}"
-    return f"{photo.name}_{model_name}.png"
+    return f"{photo.name}_{model_name}{'.jpg' if suffix in HEIF else '.png'}"
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

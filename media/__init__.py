@@ -1,7 +1,7 @@
 """Pixels in and out: the only place that knows Pillow, and how floats become bytes."""
 
 from media.files import sha256, write_atomically
-from media.formats import FORMATS, check_format, find_images
+from media.formats import FORMATS, HEIF, check_format, find_images
 from media.images import Picture, Window, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
 from media.pixels import as_bytes, as_float, resize
@@ -10,6 +10,7 @@ from media.writing import encode_image, read_text, write_image
 
 __all__ = [
     "FORMATS",
+    "HEIF",
     "Picture",
     "PilImage",
     "Window",

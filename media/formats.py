@@ -1,8 +1,10 @@
-"""The image formats that can be written, by suffix."""
+"""Image formats, by suffix: those that can be written, and those that folders are searched for."""
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ _TIFF = ("TIFF", True, {"compression": "tiff_adobe_deflate"})
 FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
+    ".jfif": _JPEG,
+    ".jpe": _JPEG,
     ".png": ("PNG", True, {}),
     ".webp": ("WEBP", True, {"quality": 95}),
     ".tif": _TIFF,
@@ -24,6 +28,14 @@ FORMATS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 }
 if features.check("avif"):
     FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
+
+HEIF = (".heic", ".heif", ".hif")  # only read, by a package that not everybody has
+HEIF_HINT = "pip install pillow-heif"
+# Other kinds of images, of cameras and programs, which are left out of a folder, but not silently.
+FOREIGN = {
+    *(".avif", ".jp2", ".jxl", ".psd", ".svg", ".tga"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
+}
 
 DEPTHS = (8, 16)  # bits a channel
 MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # px
@@ -49,6 +61,22 @@ def check_format(path: Path, depth: int = 8, long_side: int = 0) -> None:
         )
 
 
+@cache
+def can_read_heif() -> bool:
+    """Whether Pillow reads HEIC files here, iPhones' own format; from now on it does if it can."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def is_heif(start: bytes) -> bool:
+    """Whether a file is of this format, from its first bytes; an AVIF file may be taken for one."""
+    return start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf")
+
+
 def find_images(
     folder: Path,
     *,
@@ -57,7 +85,8 @@ def find_images(
 ) -> list[Path]:
     """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
 
-    Broken links are among them, so that it does not go unnoticed that a photo is missing.
+    Broken links are among them, so that it does not go unnoticed that a photo is missing. A warning
+    tells of images that cannot be read.
 
     Args:
         folder: where to look.
@@ -65,20 +94,31 @@ def find_images(
             folder changes nothing.
         on_error: called with the error of a folder that cannot be read; by default a warning.
     """
-    images = []
+    images, others = [], []
     for place, folders, names in os.walk(folder, onerror=on_error or _warn):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in names if not name.startswith("."))
-        images += [
-            path
-            for path in paths
-            if path.suffix.lower() in FORMATS
-            and (os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)))
-        ]
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in FORMATS or (suffix in HEIF and can_read_heif()):
+                if os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)):
+                    images.append(path)
+            elif suffix in HEIF or suffix in FOREIGN:
+                others.append(path)
     images.sort()
     if outside and _is_below(outside, folder):
-        images = [image for image in images if not _is_below(image, outside)]
+        images, others = (
+            [path for path in paths if not _is_below(path, outside)] for paths in (images, others)
+        )
+    if others:
+        _tell_left_out(folder, Counter(path.suffix.lower() for path in others))
     return images
+
+
+def _tell_left_out(folder: Path, counts: Counter[str]) -> None:
+    """Warn of the images of a folder that cannot be read, by suffix."""
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    hints = [f"; for {suffix}: {HEIF_HINT}" for suffix in HEIF if suffix in counts]
+    warnings.warn(f"{folder}: left out {kinds}{''.join(hints[:1])}", stacklevel=3)
 
 
 def _warn(error: OSError) -> None:

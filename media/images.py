@@ -11,6 +11,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from media.formats import HEIF_HINT, can_read_heif, is_heif
 from media.pixels import as_float
 
 # The EXIF tags that describe the photo and not the file: texts, camera, dates, rights; and the
@@ -78,7 +79,8 @@ def read_image(
     CMYK and 16-bit images brought to 8-bit RGB.
 
     Args:
-        path: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or anything else that Pillow reads.
+        path: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or anything else that Pillow reads; HEIC with
+            the package pillow-heif.
         long_side: scale the longer side to this many px; the file's own size by default.
         short_side: the same for the shorter side.
 
@@ -120,6 +122,7 @@ def decode_image(
     file.seek(0)
     if not start:
         raise ValueError(f"{name} is empty")
+    lacks_heif = is_heif(start) and not can_read_heif()
     try:
         with warnings.catch_warnings():
             # Pillow warns from 90 megapixels and refuses from 180; only the refusal matters here.
@@ -135,6 +138,8 @@ def decode_image(
                 image.load()
                 return to_picture(image, size, original_size, window)
     except UnidentifiedImageError:
+        if lacks_heif:
+            raise ValueError(f"{name} needs: {HEIF_HINT}") from None
         raise ValueError(f"{name} is not an image: {_describe(start)}") from None
     except Image.DecompressionBombError:
         raise ValueError(

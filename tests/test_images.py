@@ -1,11 +1,13 @@
 import io
 import os
+import sys
+import types
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from media import (
     FORMATS,
@@ -13,6 +15,7 @@ from media import (
     Window,
     decode_image,
     find_images,
+    formats,
     read_image,
     to_pil,
     write_image,
@@ -232,12 +235,67 @@ def test_an_error_that_is_not_of_the_system_keeps_its_words(tmp_path):
 
 
 def test_images_are_found_in_folders_and_hidden_ones_left_out(tmp_path):
-    for name in ("b.JPG", "sub/a.png", ".hidden/c.png", "._d.jpg", "notes.txt"):
+    for name in ("b.JPG", "sub/a.png", "sub/e.jfif", ".hidden/c.png", "._d.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.jpg").mkdir()
     names = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
-    assert names == ["b.JPG", "sub/a.png"]
+    assert names == ["b.JPG", "sub/a.png", "sub/e.jfif"]
+
+
+@pytest.fixture(params=[False, True])
+def has_heif(request, monkeypatch):
+    """Without the package for HEIC; and with one of that name, whose files are PNG with a head."""
+
+    def opener(file, name):
+        file.seek(12)
+        return PngImagePlugin.PngImageFile(io.BytesIO(file.read()))
+
+    def register_heif_opener():
+        Image.register_open("HEIF", opener, lambda start: start[4:12] == b"ftypheic")
+
+    fake = types.SimpleNamespace(register_heif_opener=register_heif_opener)
+    monkeypatch.setitem(sys.modules, "pillow_heif", fake if request.param else None)
+    for name in ("OPEN", "ID"):
+        value = getattr(Image, name)
+        monkeypatch.setattr(Image, name, type(value)(value))
+    formats.can_read_heif.cache_clear()
+    yield request.param
+    formats.can_read_heif.cache_clear()
+
+
+def test_heic_is_read_with_its_package_and_else_named(has_heif, tmp_path):
+    write_image(tmp_path / "a.png", smooth_image(8, 6))
+    content = b"\0\0\0\x18ftypheic" + (tmp_path / "a.png").read_bytes()
+    for name in ("1.heic", "2.HEIC", "3.dng"):
+        (tmp_path / name).write_bytes(content)
+    left_out = (
+        "left out 1 .dng$" if has_heif else "left out 1 .dng, 2 .heic; for .heic: pip install"
+    )
+    with pytest.warns(UserWarning, match=left_out) as warned:
+        names = [path.name for path in find_images(tmp_path)]
+    assert len(warned) == 1
+    if has_heif:
+        assert names == ["1.heic", "2.HEIC", "a.png"]
+        assert read_image(tmp_path / "1.heic").pixels.shape == (1, 3, 8, 6)
+    else:
+        assert names == ["a.png"]
+        with pytest.raises(ValueError, match="1.heic needs: pip install pillow-heif$"):
+            read_image(tmp_path / "1.heic")
+
+
+def test_real_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    formats.can_read_heif.cache_clear()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "Vincent"
+    to_pil(smooth_image(64, 96)).save(tmp_path / "a.heic", exif=exif.tobytes(), quality=95)
+    picture = read_image(find_images(tmp_path)[0], long_side=48)
+    assert picture.original_size == (96, 64)
+    small = torch.nn.functional.interpolate(smooth_image(64, 96), (32, 48), mode="area")
+    assert (picture.rgb - small).abs().mean() < 0.02
+    assert b"Vincent" in picture.exif
 
 
 def test_a_file_that_has_come_meanwhile_is_kept_if_asked(tmp_path, monkeypatch):

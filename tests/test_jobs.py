@@ -28,6 +28,13 @@ def test_a_folder_keeps_its_structure_and_formats_that_change_their_suffix(folde
     assert targets("in") == targets("./in/") == expected
 
 
+def test_formats_that_are_only_read(folder):
+    (folder / "IMG_1.HEIC").touch()
+    (folder / "IMG_2.jp2").touch()
+    expected = ["out/IMG_1.HEIC_m.jpg", "out/IMG_2.jp2_m.png"]
+    assert targets("IMG_1.HEIC", "IMG_2.jp2") == expected
+
+
 def test_several_inputs_keep_the_names_of_folders_as_cp_does(folder):
     assert targets("a.jpg", "in/deep") == ["out/a_m.jpg", "out/deep/c_m.JPG"]
     names = [Path(name).name for name in targets(".", "in", "in/a.png")]  # each photo once
