@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class StyleModel:
 
     def __call__(
         self,
-        photo: Tensor | PilImage | Path | str,
+        photo: Tensor | PilImage | np.ndarray | Path | str,
         *,
         strength: float = 1.0,
         stroke: float = 1.0,
@@ -54,7 +55,8 @@ class StyleModel:
         """Paint a photo.
 
         Args:
-            photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; or an image file.
+            photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; a numpy array
+                (H, W, 3) or (H, W, 4), uint8 RGB or RGBA; or an image file.
             strength: 0 is the photo, 1 the painting; up to 1.5 the painting is painted again.
             stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
             preserve_color: only the brightness is painted, the colours are the photo's.
@@ -65,8 +67,8 @@ class StyleModel:
             output: image file to write, in the format of its suffix; an existing one is replaced.
 
         Returns:
-            A tensor or a PIL image as the photo is one; for a file a PIL image; the output's path
-            if there is one. Transparency is kept.
+            A tensor for a tensor, else a PIL image; the output's path if there is one. Transparency
+            is kept.
 
         Raises:
             OSError: a file cannot be read or written.

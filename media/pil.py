@@ -16,14 +16,27 @@ PilImage = Image.Image  # the type, for those who do not know Pillow
 SOFTNESS = 0.005
 
 
-def from_pil(image: Image.Image, *, long_side: int | None = None) -> Picture:
+def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -> Picture:
     """An image in memory as read_image would read it from a file.
 
+    Args:
+        image: a PIL image, or an array (H, W, 3) or (H, W, 4), uint8 RGB or RGBA.
+        long_side: scale the longer side to this many px; the image's own size by default.
+
     Raises:
-        TypeError: this is no PIL image.
+        TypeError: this is no image.
+        ValueError: an array of another kind.
     """
+    if isinstance(image, np.ndarray):
+        is_image = image.ndim == 3 and image.shape[2] in (3, 4) and 0 not in image.shape
+        if not is_image or image.dtype != np.uint8:
+            kind = f"{image.shape} of {image.dtype}"
+            raise ValueError(f"an array must be (H, W, 3) or (H, W, 4) of uint8, not {kind}")
+        image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
-        raise TypeError(f"a photo is a tensor, a PIL image or a path, not {type(image).__name__}")
+        raise TypeError(
+            f"a photo is a tensor, an array, a PIL image or a path, not {type(image).__name__}"
+        )
     return to_picture(image, scaled_size(image.size, long_side), image.size)
 
 

@@ -1,6 +1,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -73,6 +74,15 @@ def test_a_pil_image_gives_one_with_its_transparency(negative):
     assert negative(photo.convert("L"), size=15).size == (15, 10)
     with pytest.raises(TypeError, match="not int"):
         negative(3)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_numpy_array_is_taken_as_an_image(negative, channels):
+    photo = np.random.default_rng(0).integers(0, 256, (20, 30, channels), dtype=np.uint8)
+    assert negative(photo) == negative(Image.fromarray(photo))
+    for wrong in (photo / 255, photo[..., :2], photo[0]):
+        with pytest.raises(ValueError, match="an array must be"):
+            negative(wrong)
 
 
 def test_a_path_gives_a_pil_image_or_a_file(negative, photo, tmp_path):
