@@ -96,8 +96,8 @@ def parse_args() -> argparse.Namespace:
         "--mask",
         type=Path,
         metavar="FILE",
-        help="paint only where this image, of the photo's size, is white, or opaque if it has "
-        "transparency",
+        help="paint only where this image, of the photo's proportions, is white, or opaque if it "
+        "has transparency",
     )
     look.add_argument("--invert-mask", action="store_true", help="paint only the rest")
     look.add_argument(

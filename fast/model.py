@@ -61,8 +61,8 @@ class StyleModel:
             stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
-            mask: what to paint, white or opaque, of the photo's size; its border is softened. Or a
-                tensor (H, W), bool or in [0, 1], of the result's size.
+            mask: what to paint, white or opaque, of the photo's proportions; its border is
+                softened. Or a tensor (H, W), bool or in [0, 1], of the result's size.
             invert_mask: paint what the mask leaves out.
             output: image file to write, in the format of its suffix; an existing one is replaced.
 
@@ -200,7 +200,7 @@ def as_mask(mask: Tensor | PilImage | Path | str, photo: Picture, *, invert: boo
 
     Raises:
         OSError: there is no such file.
-        ValueError: the mask is no image, or not of the photo's size.
+        ValueError: the mask is no image, or not of the photo's proportions.
     """
     height, width = photo.pixels.shape[-2:]
     if not isinstance(mask, Tensor):

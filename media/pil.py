@@ -55,7 +55,7 @@ def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
     It is scaled together with the photo, and its border is softened.
 
     Args:
-        mask: an image file, or a PIL image, of the photo's size before that was scaled.
+        mask: an image file, or a PIL image, of the photo's proportions.
         photo: what it belongs to.
 
     Returns:
@@ -63,7 +63,7 @@ def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
 
     Raises:
         OSError: there is no such file.
-        ValueError: it is no image, or of another size.
+        ValueError: it is no image, or of other proportions.
     """
     name = mask if isinstance(mask, (str, Path)) else "the mask"
     picture = read_image(mask) if isinstance(mask, (str, Path)) else from_pil(mask)
@@ -77,7 +77,9 @@ def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
 
 
 def check_mask_size(name: Path | str, mask: Picture, photo: Picture) -> None:
-    """ValueError unless a mask has the size of its photo, before that was scaled."""
-    if mask.original_size != photo.original_size:
+    """ValueError unless a mask has the proportions of its photo, to a pixel of the smaller one."""
+    small, large = sorted((mask.original_size, photo.original_size), key=max)
+    scale = max(small) / max(large)
+    if any(abs(a - b * scale) > 1 for a, b in zip(small, large, strict=True)):
         of_mask, of_photo = ("{}x{} px".format(*p.original_size) for p in (mask, photo))
         raise ValueError(f"{name} has {of_mask}, and not its picture's {of_photo}")

@@ -30,7 +30,7 @@ def read_segments(
 
     Args:
         path: an image file, best PNG. A pixel belongs to the nearest of the colours.
-        photo: what it belongs to, and whose size, before that was scaled, it has.
+        photo: what it belongs to, and whose proportions it has.
         colors: those of the regions, as "#rrggbb"; by default all that make up a noticeable part
             of the picture, in the order in which they appear from the top left.
 

@@ -128,11 +128,11 @@ def test_command_leaves_the_photo_outside_and_keeps_the_masks_in_the_recipe(run,
             ("--content-mask", "square.png"),
             "--content-mask square.png has 48x48 px, and not its picture's 64x48 px",
         ),
-        (("--content-mask", "half.png"), "half.png has 32x24 px, and not its picture's 64x48 px"),
-        (("--content-mask", "half_colours.png"), "half_colours.png has 32x24 px"),
+        (("--content-mask", "half.png"), "half.png has 32x30 px, and not its picture's 64x48 px"),
+        (("--content-mask", "half_colours.png"), "half_colours.png has 32x30 px"),
         (
             ("--style-mask", "square.png", "half.png"),
-            "--style-mask half.png has 32x24 px, and not its picture's 60x48 px",
+            "--style-mask half.png has 32x30 px, and not its picture's 60x48 px",
         ),
         (("--content-mask", "black.png"), "black all over"),
         (("--content-mask", "text.png"), "not an image"),
@@ -151,8 +151,8 @@ def test_wrong_masks_are_one_line_and_exit_code_2(run, tmp_path, monkeypatch, fl
     save("black.png", 0)
     save("colours.png", RED, GREEN)
     save("square.png", 255, 0, size=(48, 48))
-    save("half.png", 255, 0, size=(32, 24))
-    save("half_colours.png", RED, GREEN, size=(32, 24))
+    save("half.png", 255, 0, size=(32, 30))
+    save("half_colours.png", RED, GREEN, size=(32, 30))
     (tmp_path / "text.png").write_text("no image")
     code, out, err = run(
         slow_cli, content, style, "other.png", "-o", "out.png", *flags, *FLAGS, *LAYERS

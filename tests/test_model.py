@@ -159,6 +159,9 @@ def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
         assert torch.allclose(inverted + painted, torch.ones(()), atol=1e-5)
     small = negative(photo, mask=drawn, size=100)  # scaled together
     assert torch.allclose(small[..., [0, 99]].diff(), torch.tensor(0.6), atol=1e-3)
+    for size in ((800, 400), (133, 67), (133, 66)):  # of the same proportions, but for rounding
+        scaled = negative(photo, mask=drawn.resize(size))
+        assert (scaled - negative(photo, mask=drawn)).abs().max() < 0.1
     hard = torch.zeros(200, 400)
     hard[:, 200:] = 1
     assert negative(photo, mask=hard)[0, 0, 0].unique().numel() == 2
@@ -171,7 +174,7 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"strength": float("nan")}, "--strength nan"),
         ({"stroke": 0}, "--stroke 0"),
         ({"mask": Image.new("L", (50, 50))}, "the mask has 50x50 px"),
-        ({"mask": Image.new("L", (104, 80))}, "and not its picture's 52x40 px"),
+        ({"mask": Image.new("L", (104, 84))}, "and not its picture's 52x40 px"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),
         ({"mask": torch.ones(40, 52, dtype=torch.uint8)}, "bool or from 0 to 1"),
         ({"invert_mask": True}, "needs a mask"),
