@@ -77,10 +77,12 @@ def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
     running = torch.zeros(2, wide.shape[1])
     means, variances = torch.batch_norm_update_stats(image, *running, 0.0)
     means, variances = (t.view(-1, values.shape[1]) for t in (means, variances))
-    return of_all(means, variances, 1 / len(means))
+    return combine_moments(means, variances, 1 / len(means))
 
 
-def of_all(means: Tensor, variances: Tensor, shares: Tensor | float) -> tuple[Tensor, Tensor]:
+def combine_moments(
+    means: Tensor, variances: Tensor, shares: Tensor | float
+) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of several parts together, from theirs (parts, C) and shares."""
     mean = (shares * means).sum(0)
     return mean, (shares * (variances + (means - mean).square())).sum(0)

@@ -31,7 +31,7 @@ def are_related(nets: Sequence[TransformerNet]) -> bool:
 
 
 @torch.no_grad()
-def between(nets: Sequence[TransformerNet], parts: Sequence[float]) -> TransformerNet:
+def average_weights(nets: Sequence[TransformerNet], parts: Sequence[float]) -> TransformerNet:
     """The network whose weights are a mean of those of related ones.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fast.arithmetic import add_scaled, extreme, fill, mean_and_variance, of_all
+from fast.arithmetic import add_scaled, combine_moments, extreme, fill, mean_and_variance
 from fast.stores import Store
 from fast.workers import Workers
 from models.grain import repeated
@@ -130,7 +130,7 @@ class Convolved:
             self.store, self.source = store, None
 
         shares = means.new_tensor([rows / self.height for _, rows in cuts]).unsqueeze(1)
-        self.factor, self.summand = layer.norm.affine(*of_all(means, variances, shares))
+        self.factor, self.summand = layer.norm.affine(*combine_moments(means, variances, shares))
         self.highest = highest.amax(0)
 
     def read(self, top: int, out: Tensor) -> None:

@@ -34,7 +34,7 @@ def mix(first: Tensor, second: Tensor, amount: float) -> Tensor:
     return bandwise(mixed, first, second, halo=2 * RADIUS)
 
 
-def within(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+def composite(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     """One image where a mask is 1, another one where it is 0.
 
     Args:

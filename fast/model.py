@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fast.bandwise import bandwise
-from fast.blending import are_related, between
-from fast.mixing import mix, within
+from fast.blending import are_related, average_weights
+from fast.mixing import composite, mix
 from fast.stroke import resize, restore_detail, seen_size
 from fast.stylize import find_model, load_net, stylize
 from media import Picture, PilImage, from_pil, read_image, read_mask, to_pil, write_image
@@ -139,7 +139,7 @@ class StyleModel:
                 painting = bandwise(keep_colors, painting, photo)
         if strength < 1:
             painting = mix(photo, painting, strength)
-        return painting if mask is None else within(mask.to(photo.device), painting, photo)
+        return painting if mask is None else composite(mask.to(photo.device), painting, photo)
 
     def _blended(
         self, photo: Tensor, preserve_color: bool, progress: Callable[[float], None] | None
@@ -191,7 +191,7 @@ def load(
     paths = [find_model(str(model)) for model in models]
     nets = [load_net(path, device=device, precision=precision) for path in paths]
     if len(nets) > 1 and are_related(nets):
-        nets, parts = [between(nets, parts)], [1.0]
+        nets, parts = [average_weights(nets, parts)], [1.0]
     return StyleModel(nets, parts, max_memory)
 
 

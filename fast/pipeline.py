@@ -13,11 +13,11 @@ from typing import BinaryIO
 import torch
 
 from fast.jobs import Job
-from fast.workers import ahead
+from fast.workers import map_ahead
 from media import Picture, decode_image, encode_image, read_image, write_atomically
 
 # What may go wrong with one photo without concerning the others.
-PhotoError = (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError)
+PHOTO_ERRORS = (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError)
 
 
 @dataclass
@@ -111,9 +111,9 @@ def paint_photos(
         ThreadPoolExecutor(1, initializer=fix) as writer,
     ):
         outcomes = (_attempt(begin, Outcome(job)) for job in jobs)
-        photos = ahead(reader, partial(_attempt, read), outcomes)
+        photos = map_ahead(reader, partial(_attempt, read), outcomes)
         paintings = (_attempt(make, outcome) for outcome in photos)
-        yield from ahead(writer, partial(_attempt, write), paintings, finish=True)
+        yield from map_ahead(writer, partial(_attempt, write), paintings, finish=True)
 
 
 def _attempt(step: Callable[[Outcome], None], outcome: Outcome) -> Outcome:
@@ -121,7 +121,7 @@ def _attempt(step: Callable[[Outcome], None], outcome: Outcome) -> Outcome:
     if outcome.error is None and not outcome.is_skipped:
         try:
             step(outcome)
-        except PhotoError as error:
+        except PHOTO_ERRORS as error:
             outcome.picture = None
             outcome.error = error.with_traceback(None)  # which would keep the photo in memory
     return outcome

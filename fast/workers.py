@@ -15,7 +15,7 @@ LOCK = threading.Lock()
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def ahead(
+def map_ahead(
     executor: Executor,
     function: Callable[[Item], Result],
     items: Iterable[Item],
@@ -60,7 +60,7 @@ class Workers:
         if self.executor is None:
             results = map(function, items)
         else:
-            results = ahead(self.executor, function, items, most=self.num)
+            results = map_ahead(self.executor, function, items, most=self.num)
         for result in results:
             yield result
             if self.progress:

@@ -43,13 +43,15 @@ class FrozenConv(nn.Module):
         self.is_fused = fuses(device, dtype)
         mirrored = winograd.mirrored(weight)
         if self.int8:
-            padding, of_gradient = (self.padding,) * 2, (2 - self.padding,) * 2
-            self.of_rounded = Int8Kernel(weight, zero=0, padding=padding, dtype=dtype)
-            self.of_gradient = Int8Kernel(mirrored, zero=ZERO, padding=of_gradient, dtype=dtype)
+            padding, gradient_padding = (self.padding,) * 2, (2 - self.padding,) * 2
+            self.int8_kernel = Int8Kernel(weight, zero=0, padding=padding, dtype=dtype)
+            self.gradient_kernel = Int8Kernel(
+                mirrored, zero=ZERO, padding=gradient_padding, dtype=dtype
+            )
         elif self.is_fused:
-            self._keep("of_gradient", _channels_last(mirrored, device, dtype))
+            self._keep("gradient_kernel", _channels_last(mirrored, device, dtype))
         elif self.is_winograd:
-            self._keep("of_gradient", winograd.winograd_kernel(mirrored))
+            self._keep("gradient_kernel", winograd.winograd_kernel(mirrored))
         if self.is_winograd:
             self._keep("kernel", winograd.winograd_kernel(weight))
         else:
@@ -59,7 +61,7 @@ class FrozenConv(nn.Module):
         self.from_few, self.to_few = None, None
         if self.is_fused and self.kernel.is_cuda and weight.shape[1] < FEW:
             self.from_few = ConvFromFew(self.kernel, self.bias, padding=self.padding)
-            self.to_few = ConvToFew(self.of_gradient, padding=2 - self.padding)
+            self.to_few = ConvToFew(self.gradient_kernel, padding=2 - self.padding)
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values, persistent=False)
@@ -80,7 +82,7 @@ class FrozenConv(nn.Module):
     def convolve(self, x: Tensor, *, relu: bool = False, rounded: bool = False) -> Tensor:
         """Convolve a padded image."""
         if rounded and self.int8:
-            return self.of_rounded.convolve(*quantize(x, zero=0), self.bias, relu=relu)
+            return self.int8_kernel.convolve(*quantize(x, zero=0), self.bias, relu=relu)
         if self.from_few:
             return self.from_few(x, relu=relu)
         if self.is_fused:
@@ -94,14 +96,14 @@ class FrozenConv(nn.Module):
     def gradient(self, grad: Tensor, output: Tensor | None) -> Tensor:
         """The padded image's gradient from that of the output, which is given after a ReLU."""
         if self.int8:
-            return self.of_gradient.convolve(*quantize(grad, where=output))
+            return self.gradient_kernel.convolve(*quantize(grad, where=output))
         if output is not None:
             grad = torch.ops.aten.threshold_backward(grad, output, 0)
         if self.to_few:
             return self.to_few(grad)
         if self.is_fused:
-            return fused_conv(grad, self.of_gradient, padding=2 - self.padding)
-        return winograd.winograd_conv3x3(grad, self.of_gradient, padding=2 - self.padding)
+            return fused_conv(grad, self.gradient_kernel, padding=2 - self.padding)
+        return winograd.winograd_conv3x3(grad, self.gradient_kernel, padding=2 - self.padding)
 
 
 class _Convolution(torch.autograd.Function):

@@ -183,8 +183,8 @@ def quantize(x: Tensor, *, zero: int = ZERO, where: Tensor | None = None) -> tup
     largest = max(high, -low) if zero else high
     step = max(largest / (LARGEST - zero), SMALLEST_STEP) if largest else 1.0
     numbers, shift = torch.empty_like(x, dtype=torch.uint8), torch.tensor(TO_WHOLE + zero)
-    masks = repeat(None) if where is None else _parts(where)
-    for values, mask, part in zip(_parts(x), masks, _parts(numbers), strict=False):
+    masks = repeat(None) if where is None else _chunks(where)
+    for values, mask, part in zip(_chunks(x), masks, _chunks(numbers), strict=False):
         if mask is not None:
             values = torch.ops.aten.threshold_backward(values, mask, 0)
         part.copy_(torch.add(shift, values.float(), alpha=1 / step).view(torch.int32))
@@ -196,7 +196,7 @@ def _pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _parts(x: Tensor) -> tuple[Tensor, ...]:
+def _chunks(x: Tensor) -> tuple[Tensor, ...]:
     """The values of a channels-last tensor, some at a time."""
     return _pixels(x).view(-1).split(PART)
 

@@ -70,7 +70,7 @@ class _Bfloat16Product(torch.autograd.Function):
     def forward(ctx, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
         if flat.is_cuda:
-            parts = _parts(flat.shape[1])
+            parts = _num_parts(flat.shape[1])
             flat = flat.unflatten(1, (parts, -1)).flatten(0, 1)
             products = torch.bmm(flat.mT, flat, out_dtype=torch.float32)
             return products.unflatten(0, (-1, parts)).sum(1)
@@ -86,7 +86,7 @@ class _Bfloat16Product(torch.autograd.Function):
         return flat @ (grad + grad.mT).to(flat.dtype)
 
 
-def _parts(positions: int) -> int:
+def _num_parts(positions: int) -> int:
     """How many equal parts of some 4096 positions there are, or more positions if need be."""
     return next(
         parts for parts in range(max(1, positions // 4096), 0, -1) if positions % parts == 0
