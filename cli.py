@@ -63,7 +63,7 @@ def add_settings(
     for setting in fields(settings):
         default = getattr(defaults or settings, setting.name)
         is_list = isinstance(default, tuple)
-        shown = ",".join(map(str, default)) or "equal" if is_list else default
+        shown = (",".join(map(str, default)) or "equal") if is_list else default
         group.add_argument(
             f"--{setting.name.replace('_', '-')}",
             type=list_of(get_args(hints[setting.name])[0]) if is_list else type(default),

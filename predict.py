@@ -31,12 +31,11 @@ from fast.jobs import STREAM, plan_jobs
 from fast.model import STROKES, StyleModel, as_mask, check_blend, check_look
 from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
-from fast.stylize import find_model, find_models
+from fast.stylize import SAMPLE_PHOTOS, find_model, find_models
 from media import Picture, read_image
 from models.device import pick_device
 from models.memory import keep_pages, peak_memory
 
-SAMPLE_PHOTOS = Path(__file__).with_name("samples") / "photos"
 GRID = "grid"  # in the place of a model's name in file names
 PATIENCE = 2  # seconds without a bar for a single photo
 PERCENT_BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"

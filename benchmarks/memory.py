@@ -9,17 +9,13 @@ the estimate is far off, TILE_BYTES of slow/memory.py has to be changed.
 
 import argparse
 import math
-import os
-import subprocess
-import sys
 import threading
 import time
 
 import torch
 
 import cli
-from benchmarks.turns import print_machine
-from launch import LARGE_PAGES
+from benchmarks.turns import print_machine, run_alone
 from models.device import dtype_of_maps, pick_device, pick_precision
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -95,13 +91,9 @@ def main() -> int:
     tile_bytes = TILE_BYTES[dtype_of_maps(pick_precision("auto", device)).itemsize]
     size = args.size, args.size
     for side in args.sides:
-        command = [sys.executable, "-m", "benchmarks.memory", "--only", str(side)]
-        command += ["--size", str(args.size), "--device", str(device)]
-        environment = os.environ | LARGE_PAGES
-        result = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=True, env=environment
-        )
-        memory, seconds, per_pixel = map(float, result.stdout.split())
+        arguments = ["--only", str(side), "--size", str(args.size), "--device", str(device)]
+        printed = run_alone("benchmarks.memory", arguments, large_pages=True)
+        memory, seconds, per_pixel = map(float, printed.split())
         tiles = split(size, side, layers)
         pixels = max(math.prod(end - start for start, end in tile.outer) for tile in tiles)
         bytes_needed = FIXED_BYTES + tile_bytes * pixels

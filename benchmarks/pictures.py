@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import cli
-from fast.stylize import CHECKPOINTS, find_model, load_net, stylize
+from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS, find_model, load_net, stylize
 from media import find_images, read_image, write_image
 from models.memory import keep_pages
-from predict import SAMPLE_PHOTOS
 
 GAP = 12  # px between pictures
 SIGN = 36  # px: room for "+" and "="

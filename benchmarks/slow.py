@@ -17,20 +17,16 @@ cpu compares better.
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
 import cli
-from benchmarks.turns import SIDES, print_machine
+from benchmarks.turns import SIDES, print_machine, run_alone
 from fast import load
-from launch import LARGE_PAGES
+from fast.stylize import SAMPLE_PHOTOS, SAMPLES
 from media import read_image
 from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings
@@ -38,7 +34,6 @@ from models.memory import peak_memory
 from slow import PRESETS, Iterate, SlowSettings, stylize
 from slow.start import start_image
 
-SAMPLES = Path(__file__).parents[1] / "samples"
 MODEL = "starry_night"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 STARTS = ("content", "noise", MODEL)
@@ -90,18 +85,16 @@ def run_ours(args: argparse.Namespace, device: torch.device) -> dict[str, float]
 
 def pictures(size: int, device: torch.device) -> list[torch.Tensor]:
     """A photo and a painting."""
-    files = (SAMPLES / "photos" / "rocket.jpg", SAMPLES / "starry_night.jpg")
+    files = (SAMPLE_PHOTOS / "rocket.jpg", SAMPLES / "starry_night.jpg")
     return [read_image(file, long_side=size).rgb.to(device) for file in files]
 
 
 def measure(side: str, start: str, args: argparse.Namespace, target: float = 0) -> dict[str, float]:
     """What a run in a process of its own reports, and its memory at most in MB."""
-    command = [sys.executable, "-m", "benchmarks.slow", "--only", side, "--start", start]
-    command += [f"--size={args.size}", f"--iterations={args.iterations}", f"--target={target}"]
-    command += ["--clock", args.clock, *(["--device", args.device] if args.device else [])]
-    environment = os.environ | (LARGE_PAGES if side == "ours" else {})
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
-    return json.loads(process.stdout)
+    arguments = ["--only", side, "--start", start, "--clock", args.clock, f"--target={target}"]
+    arguments += [f"--size={args.size}", f"--iterations={args.iterations}"]
+    arguments += ["--device", args.device] if args.device else []
+    return json.loads(run_alone("benchmarks.slow", arguments, large_pages=side == "ours"))
 
 
 def parse_args() -> argparse.Namespace:
@@ -148,7 +141,7 @@ def main() -> int:
     device = pick_device(args.device)
     if args.only:
         report = (run_textbook if args.only == "textbook" else run_ours)(args, device)
-        print(json.dumps({**report, "memory": (peak_memory() or math.nan) / 2**20}))
+        print(json.dumps({**report, "memory": (peak_memory() or math.nan) / 1e6}))
         return cli.OK
     print_machine(device)
     print("| start | loss | textbook | ours | ratio |\n| --- | --- | --- | --- | --- |")

@@ -31,7 +31,7 @@ import cli
 from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.stylize import stylize
+from fast.stylize import SAMPLE_PHOTOS, SAMPLES, stylize
 from fast.training.loop import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
@@ -44,8 +44,6 @@ from models.memory import keep_pages
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
-SAMPLES = Path(__file__).parents[1] / "samples"
-PHOTOS = SAMPLES / "photos"
 STYLE = SAMPLES / "starry_night.jpg"
 COCO_SIZE, COCO_QUALITY = (640, 480), 98
 CUTS = 20  # of each sample photo
@@ -55,7 +53,7 @@ PATIENCE = 4  # times our images that the textbook may see
 
 def write_photos(folder: Path) -> None:
     """Parts of the sample photos, each smaller than the last, and of COCO's size and quality."""
-    for path in sorted(PHOTOS.iterdir()):
+    for path in sorted(SAMPLE_PHOTOS.iterdir()):
         photo = Image.open(path).convert("RGB")
         for cut in range(CUTS):
             part = ImageOps.fit(photo, COCO_SIZE, bleed=cut / CUTS / 4)
@@ -140,7 +138,7 @@ def compare_quality(args: argparse.Namespace, device: torch.device) -> None:
     loss = PerceptualLoss(LossSettings(), [style])
     # Their shorter side is about as long as a crop's: smaller, and neither has seen the like.
     longer_side = round(4 / 3 * settings.image_size)
-    samples = read_photos(find_photos(PHOTOS), longer_side)
+    samples = read_photos(find_photos(SAMPLE_PHOTOS), longer_side)
     photos = [photo.to(device) for _, photo in samples]
     wanted = objective(our_training(args, settings, device), loss, photos)
     ours = settings.steps * settings.batch_size

@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -49,18 +50,33 @@ def in_turns(module: str, arguments: list[str], turns: int) -> tuple[float, floa
         The medians of the textbook's numbers, of ours, and of the ratios ours / textbook.
 
     Raises:
-        RuntimeError: one of them failed; its message is on the standard error stream.
+        RuntimeError: one of them failed.
     """
     pairs = []
     for _ in range(turns):
         pair = []
         for side in SIDES:
-            command = [sys.executable, "-m", module, "--only", side, *arguments]
-            environment = os.environ | (LARGE_PAGES if side == "ours" else {})
-            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
-            if result.returncode:
-                raise RuntimeError(f"the run of {side} failed")
-            pair.append(float(result.stdout))
+            printed = run_alone(module, ["--only", side, *arguments], large_pages=side == "ours")
+            pair.append(float(printed))
         pairs.append(pair)
     medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
     return *medians, statistics.median(ours / textbook for textbook, ours in pairs)
+
+
+def run_alone(module: str, arguments: Sequence[str], *, large_pages: bool) -> str:
+    """What `python -m module *arguments` prints, in a process of its own.
+
+    Args:
+        module: to run.
+        arguments: its command line.
+        large_pages: as the project's own command lines have them.
+
+    Raises:
+        RuntimeError: it failed; its message is on the standard error stream.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    environment = os.environ | (LARGE_PAGES if large_pages else {})
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if result.returncode:
+        raise RuntimeError(f"failed: python -m {module} {' '.join(arguments)}")
+    return result.stdout

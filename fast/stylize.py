@@ -17,6 +17,8 @@ from models.transformer_net import TransformerNet
 
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLE_PHOTOS = SAMPLES / "photos"
 
 
 def find_models() -> list[Path]:

@@ -129,8 +129,8 @@ def decode_image(
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
                 size = scaled_size(image.size, long_side, short_side)
-                if not enlarge:
-                    size = min(size, image.size)
+                if not enlarge and max(size) > max(image.size):
+                    size = image.size
                 if size[0] * size[1] > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 original_size = image.size

@@ -47,7 +47,8 @@ class Levels:
             step, zero = torch.maximum(-low, high) / (LARGEST - ZERO), ZERO
         # A channel that is 0 throughout could have any step, but a large one would make its weights
         # large among the others, which are rounded together.
-        return cls(step.clamp(min=1e-6 * step.max().item() or 1.0), zero)
+        smallest = 1e-6 * step.max().item()
+        return cls(step.clamp(min=smallest or 1.0), zero)
 
     @classmethod
     def of(cls, x: Tensor, *, signed: bool = False) -> "Levels":

@@ -1,5 +1,6 @@
 from itertools import islice
 
+import pytest
 import torch
 from PIL import Image
 
@@ -8,7 +9,9 @@ from benchmarks.textbook import (
     textbook_optimization,
     textbook_training,
 )
-from benchmarks.training import COCO_SIZE, CUTS, PHOTOS, write_photos
+from benchmarks.training import COCO_SIZE, CUTS, write_photos
+from benchmarks.turns import run_alone
+from fast.stylize import SAMPLE_PHOTOS
 from fast.training.photos import find_photos
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
@@ -27,7 +30,7 @@ def test_textbook_loss_computes_the_same():
 def test_photos_are_of_the_size_of_coco(tmp_path):
     write_photos(tmp_path)
     photos = sorted(tmp_path.iterdir())
-    assert len(photos) == CUTS * len(list(PHOTOS.iterdir()))
+    assert len(photos) == CUTS * len(list(SAMPLE_PHOTOS.iterdir()))
     assert {Image.open(photo).size for photo in photos} == {COCO_SIZE}
     assert 110e3 < sum(photo.stat().st_size for photo in photos) / len(photos) < 163e3
 
@@ -44,3 +47,9 @@ def test_textbook_optimization_lowers_the_loss():
     losses = textbook_optimization(TextbookLoss(LossSettings(), style), content.mT, content.mT)
     values = list(islice(losses, 25))
     assert len(values) == 25 and min(values) < 0.5 * values[0]
+
+
+def test_a_failed_run_is_an_error_of_one_line():
+    with pytest.raises(RuntimeError, match="failed: python -m benchmarks.none --only ours"):
+        run_alone("benchmarks.none", ["--only", "ours"], large_pages=True)
+    assert run_alone("this", [], large_pages=False).startswith("The Zen of Python")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from media import read_image
-from models.style import STYLE_LOSSES, _parts, gram_matrix
+from models.style import STYLE_LOSSES, _num_parts, gram_matrix
 from models.vgg import VGG19Features
 from tests.conftest import SAMPLES
 
@@ -36,7 +36,7 @@ def test_gram_of_ones_is_one_over_channels():
     ("positions", "parts"), [(1, 1), (8191, 1), (8192, 2), (65536, 16), (28673, 1)]
 )
 def test_positions_are_parted_equally(positions, parts):
-    assert _parts(positions) == parts and positions % parts == 0
+    assert _num_parts(positions) == parts and positions % parts == 0
 
 
 def test_gram_has_the_gradient_of_its_formula():
