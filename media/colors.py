@@ -122,9 +122,10 @@ def _quantiles(values: Tensor) -> Tensor:
 
 
 def _pixels(image: Tensor) -> Tensor:
-    """(H*W, 3) in float64, for covariances of nearly equal colours."""
+    """(H*W, 3) in float64, for covariances of nearly equal colours; Apple's GPUs have none."""
+    image = image.cpu() if image.device.type == "mps" else image
     return image[0].flatten(1).mT.double()
 
 
 def _image(colors: Tensor, like: Tensor) -> Tensor:
-    return colors.mT.reshape(like.shape).to(like.dtype).clamp(0, 1)
+    return colors.mT.reshape(like.shape).to(like).clamp(0, 1)

@@ -236,5 +236,9 @@ def _eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """
     shift = 1e-6 * matrices.diagonal(0, -2, -1).mean(-1, keepdim=True)
     identity = torch.eye(matrices.shape[-1], device=matrices.device)
-    values, vectors = torch.linalg.eigh(matrices + shift.unsqueeze(-1) * identity)
+    matrices = matrices + shift.unsqueeze(-1) * identity
+    if matrices.device.type == "mps":  # where only the newest PyTorch can do it
+        values, vectors = (t.to(matrices.device) for t in torch.linalg.eigh(matrices.cpu()))
+    else:
+        values, vectors = torch.linalg.eigh(matrices)
     return values - shift, vectors
