@@ -20,7 +20,7 @@ from models.loss_settings import LossSettings, style_weight
 Settings = TypeVar("Settings")
 
 OK, FAILED, WRONG_USE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 129, 130, 143
-# What is said, and the exit code, after each of the signals' errors.
+# The message and the exit code for each signal.
 ENDS = {
     KeyboardInterrupt: ("interrupted", INTERRUPTED),
     interrupt.Terminated: ("terminated", TERMINATED),
@@ -81,7 +81,7 @@ def add_loss_flags(parser: argparse.ArgumentParser, defaults: LossSettings | Non
         type=number,
         metavar="0...1",
         help="how much style, about the same for every painting: the style weight is 100 to the "
-        "power of it (default: as --style-weight says)",
+        "power of it (default: see --style-weight)",
     )
 
 
@@ -89,7 +89,7 @@ def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) ->
     """The losses that the flags of add_loss_flags, with the same defaults, ask for."""
     if args.strength is not None:
         if args.style_weight != (defaults or LossSettings).style_weight:
-            raise ValueError("--strength and --style-weight say the same in two ways; give one")
+            raise ValueError("--strength and --style-weight set the same thing; give one")
         try:
             args.style_weight = style_weight(args.strength)
         except ValueError as error:
@@ -137,7 +137,7 @@ def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Setting
     try:
         return settings(**{name: getattr(args, name) for name in names})
     except ValueError as error:
-        # Names of one word are words of the message, too, unless it begins with them.
+        # One-word settings are replaced only at the start: elsewhere they may be ordinary words.
         pattern = rf"^({'|'.join(names)})\b|(?<=^unknown )({'|'.join(names)})\b|\b\w+_\w+\b"
         message = re.sub(
             pattern,
@@ -191,7 +191,7 @@ def list_of(kind: type) -> Callable[[str], tuple]:
 
 
 def _number(kind: type, text: str) -> Any:
-    """A value of a kind; argparse would speak of the function that could not make it."""
+    """Convert a text; argparse's own message would name the Python function instead."""
     try:
         return kind(text)
     except ValueError:
@@ -217,7 +217,7 @@ def check_output(path: Path, *, exists_ok: bool, flag: str = "-o") -> None:
 
 def say(message: str) -> None:
     """A message for the person at the terminal; standard output is for result paths."""
-    with suppress(OSError):  # a terminal that is gone is no reason to end
+    with suppress(OSError):  # a closed terminal must not end the run
         print(message, file=sys.stderr)
 
 
@@ -226,7 +226,7 @@ def run(main: Callable[[], int]) -> None:
     if sys.stderr is None:  # the shell has closed it
         sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that cannot be printed must not end a run
+        if hasattr(stream, "reconfigure"):  # an unprintable file name must not end a run
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: say(f"warning: {printable(str(message))}")
     try:
@@ -245,7 +245,7 @@ def run(main: Callable[[], int]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, in one line, as a person would want to read it."""
+    """An error's message in one readable line."""
     if isinstance(error, OSError) and error.strerror:
         line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return printable(line)

@@ -8,15 +8,16 @@ from contextlib import suppress
 import interrupt
 
 # Linux: large tensors in pages of 2 MB. Convolutions of one image take about 6 % less time. glibc
-# reads it when a process begins; what torch does of its own (THP_MEM_ALLOC_ENABLE) leaves gaps
-# between tensors, which take a tenth more memory.
+# reads it when a process begins. torch's own option (THP_MEM_ALLOC_ENABLE) leaves gaps between
+# tensors, which cost a tenth more memory.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-# Set beside it, for some systems take the other out of the environment.
+# Our own marker: some systems strip GLIBC_TUNABLES, and without it the program would restart for
+# ever.
 RESTARTED = {"STYLE_TRANSFER_RESTARTED": "1"}
 
 
 def is_command_of(package: str) -> bool:
-    """Whether python -m is on its way to one of a package's command lines."""
+    """Whether this is python -m with one of a package's command lines."""
     if sys.argv[:1] != ["-m"] or "-m" not in sys.orig_argv:
         return False
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
@@ -24,8 +25,9 @@ def is_command_of(package: str) -> bool:
 
 
 def before_torch() -> None:
-    """Let Ctrl-C end the process without a word; and begin it again, once, to have large pages,
-    unless it does other things already, as a notebook does.
+    """Let Ctrl-C end the process silently, and restart it once to get large pages.
+
+    It is not restarted where it is already doing other things, as in a notebook.
     """
     interrupt.end_silently()
     is_set = os.environ.keys() & (LARGE_PAGES | RESTARTED).keys()

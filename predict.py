@@ -3,8 +3,8 @@
     python predict.py --model starry_night.pth
     python predict.py --model starry_night.pth photo.jpg -o painted.jpg
 
-Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standard input; without one
-the bundled sample photos are painted. The paths of the written files are printed.
+Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standard input; the default
+is the bundled sample photos. The paths of the written files are printed.
 """
 
 import launch
@@ -48,8 +48,8 @@ def parse_args() -> argparse.Namespace:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="photos, folders with their subfolders, patterns, or -; of animations the first frame "
-        "(default: the bundled samples)",
+        help="photos, folders with their subfolders, patterns, or -; animations: the first "
+        "frame only (default: the bundled samples)",
     )
     parser.add_argument(
         "--model",
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="a .pth, or the name of one in checkpoints/; several are blended",
+        help="a .pth file, or the name of one in checkpoints/; several are blended",
     )
     parser.add_argument(
         "-o",
@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
         type=cli.number,
         default=keywords["stroke"].default,
         metavar=f"{STROKES[0]:g}...{STROKES[1]:g}",
-        help="brush strokes as many times as large; size and detail stay (default: %(default)s)",
+        help="enlarge the brush strokes X times; size and fine detail stay (default: %(default)s)",
     )
     look.add_argument(
         "--preserve-color", action="store_true", help="paint the brightness, keep the colours"
@@ -109,7 +109,7 @@ def parse_args() -> argparse.Namespace:
     models.add_argument(
         "--grid",
         action="store_true",
-        help="a sheet of each photo in all styles, of those given or of all in checkpoints/",
+        help="one sheet per photo, with all styles: the given ones, or all in checkpoints/",
     )
     models.add_argument(
         "--list",
@@ -169,7 +169,7 @@ def main() -> int:
         disable=is_quiet or not is_single or None,
     )
     paint, unusable = make_painter(args, paths, bar.update)
-    if processes.is_main:  # which tells them for all
+    if processes.is_main:  # which reports for all
         problems += unusable
 
     for problem in problems:
@@ -193,7 +193,7 @@ def main() -> int:
     if args.max_memory and pick_device(args.device).type == "cpu":
         peak = peak_memory() or 0
         if peak > args.max_memory:
-            cli.say(f"warning: more than --max-memory was needed, {peak / 1e9:.2f} GB")
+            cli.say(f"warning: --max-memory was exceeded: {peak / 1e9:.2f} GB were needed")
     return cli.FAILED if failed else cli.OK
 
 
@@ -217,9 +217,9 @@ def check_flags(args: argparse.Namespace) -> None:
 def make_painter(
     args: argparse.Namespace, paths: list[Path], progress: Callable[[float], None]
 ) -> tuple[Callable[[Picture], Picture], list[str]]:
-    """What is to be done with a photo: one painting of it, or a sheet in all styles.
+    """The function that makes of a photo one painting, or a sheet in all styles.
 
-    With it comes a line for each model that cannot be used, if none was named and all are meant.
+    Also a line for each model that cannot be used, if none was named and so all are meant.
     """
     load = partial(
         fast.load, device=args.device, precision=args.precision, max_memory=args.max_memory

@@ -1,4 +1,4 @@
-"""What is computed of a feature map's values: statistics, normalisation, rounding."""
+"""Arithmetic on a feature map's values: statistics, normalisation, rounding."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -50,8 +50,8 @@ def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     """(rows, W, C) times a factor plus a summand, each (C,) float32, computed in float32."""
     if not _needs_copies(values):
         return torch.addcmul(summand, values, factor)
-    # Batch normalisation by known statistics makes no copies; these leave all as it is, together
-    # with an eps that some versions want to be positive.
+    # Batch normalisation with known statistics makes no copies. A variance and an eps of 0.5, which
+    # some versions want to be positive, leave the values as they are.
     image = values.permute(2, 0, 1).unsqueeze(0)
     mean, variance = torch.zeros_like(factor), torch.full_like(factor, 0.5)
     image = F.batch_norm(image, mean, variance, factor, summand, eps=0.5)
@@ -59,8 +59,8 @@ def _scaled(values: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
 
 
 def _needs_copies(values: Tensor) -> bool:
-    """Whether addcmul takes factors in float32 only with copies of the values in it, as on the CPU,
-    or not at all, as on CUDA.
+    """Whether addcmul with float32 factors would copy the values to float32, as on the CPU, or is
+    impossible, as on CUDA.
     """
     return values.dtype != torch.float32 and values.device.type in ("cpu", "cuda")
 
@@ -94,5 +94,5 @@ def extreme(function: Callable[..., Tensor], values: Tensor) -> Tensor:
 
 
 def _side_by_side(values: Tensor) -> Tensor:
-    """(N, C) -> (N / n, n * C), for PyTorch is slow with few channels."""
+    """(N, C) -> (N / n, n * C), because PyTorch is slow with few channels."""
     return values.reshape(len(values) // math.gcd(len(values), 16), -1)

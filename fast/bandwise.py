@@ -11,7 +11,7 @@ BAND_PIXELS = 1 << 19
 
 
 def bandwise(function: Callable[..., Tensor], *images: Tensor, halo: int = 0) -> Tensor:
-    """A function of images that looks at most `halo` px up and down, computed in bands of rows.
+    """Apply a function to bands of rows; it may look `halo` px up and down.
 
     Args:
         function: takes float32 bands in [0, 1], returns one of RGB, which is clamped.

@@ -1,9 +1,9 @@
 """One network between several ones, by their weights.
 
-A network numbers its channels as chance has it when its training starts. Networks from a common
-start (train.py --init-from) number them alike, and the mean of their weights paints a style between
-theirs, where a mean of two paintings shows both at once. Of networks of different starts the mean
-is dull: of two for The Starry Night it painted neither stars nor swirls.
+Which channel does what is chance when a training starts. Networks from a common start (train.py
+--init-from) agree on it, and the mean of their weights paints a style between theirs, where a mean
+of two paintings shows both at once. The mean of networks from different starts is dull: for two of
+The Starry Night it painted neither stars nor swirls.
 """
 
 import copy

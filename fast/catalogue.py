@@ -1,4 +1,4 @@
-"""What checkpoints say of themselves."""
+"""What is known about the checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def style_of(checkpoint: Checkpoint) -> str:
 
 
 def table(paths: Sequence[Path]) -> tuple[list[str], list[Exception]]:
-    """Models as the lines of a table, and what is wrong with those that cannot be read."""
+    """The models as lines of a table, and the errors of those that cannot be read."""
     rows = [("model", "style", "size", "width", "blocks", "stride", "loss", "iterations", "photos")]
     errors = []
     for path in paths:

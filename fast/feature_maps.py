@@ -1,4 +1,4 @@
-"""Feature maps of which rows can be had: the photo, a layer's output, the residual blocks' sum.
+"""Feature maps that can be read row by row: the photo, a layer's output, the residual sum.
 
 Each is computed in bands of rows, several at once. Instance normalisation needs the statistics of a
 whole map before the first of its values is known; so a layer's output waits, not yet normalised, in
@@ -21,27 +21,27 @@ from models.padding import reflected_indices
 
 Layer = ConvLayer | UpsampleConvLayer
 
-# Values of a feature map that are worked on at a time: on the CPU 8 MB, with which a photo of 1024
-# px was painted fastest.
+# Values of a feature map that are worked on at a time. On the CPU 8 MB painted a photo of 1024 px
+# fastest.
 BAND_VALUES = {"cpu": 2**21}
 BAND_VALUES_ELSEWHERE = 2**25
-# Rows of a band for each px of padding: the rows that it shares with its neighbours are to be few.
+# Rows of a band for each px of padding, so that it shares few rows with its neighbours.
 MIN_ROWS = 8
 
 
 class Features(Protocol):
-    """A feature map of which rows can be had."""
+    """A feature map that can be read row by row."""
 
     height: int
     width: int
     channels: int
-    levels: Levels | None  # of which `read` gives the values' numbers, or None
+    levels: Levels | None  # if set, `read` gives the numbers of these levels
 
     def read(self, top: int, out: Tensor) -> None:
         """Fill `out` (rows, W, C) with the rows from `top` on: values, or uint8 numbers."""
 
     def to_levels(self) -> Levels:
-        """From now on `read` gives numbers. Never to be asked for of a layer without ReLU."""
+        """Switch `read` to 8-bit numbers for good; not for layers without a ReLU."""
 
 
 class Photo:
@@ -115,8 +115,8 @@ class Convolved:
         device = self.sign.device
         row_values = max(self.width * self.channels, source.width * source.channels)
         cuts = bands(self.height, row_values, device, num=workers.num, padding=layer.padding)
-        # Made beforehand: small tensors that stay, made in between, would split the room that one
-        # band leaves so that the next does not fit.
+        # Allocated first: small tensors that stay, allocated between the bands, would split the
+        # space that one band frees, and the next would not fit.
         means, variances, highest = torch.empty(3, len(cuts), self.channels, device=device)
         waiting = None  # the band before is written last, as this one may read some of its input
         results = workers.map(self._compute, cuts)
@@ -163,7 +163,7 @@ class Convolved:
         values = self._convolve(*band, self.kernel)
         flat = values.flatten(0, 1)
         mean, variance = mean_and_variance(flat)
-        highest = mean  # nobody will ask for it
+        highest = mean  # never used
         if self.int8 and self.layer.relu:
             highest = extreme(torch.amax, flat if self.is_rising else flat * self.sign)
         return band[0], values, mean, variance, highest
@@ -186,7 +186,7 @@ class Trunk:
         first: the first summand.
         store: keeps the sum.
         workers: compute the bands.
-        int8: its levels will be asked for, after each addition.
+        int8: to_levels will be called after each addition.
     """
 
     levels = None
@@ -197,7 +197,7 @@ class Trunk:
         self.height, self.width, self.channels = first.height, first.width, first.channels
         self.store, self.workers, self.int8 = store, workers, int8
         self.like = first.layer.conv.weight
-        # The store keeps the sum less an offset: the branches' summands are added up by themselves.
+        # The store keeps the sum without an offset: the branches' summands are added up separately.
         self.offset, self.low, self.high = first.factor.new_zeros(3, self.channels)
         self._write(first, is_first=True)
 
@@ -230,7 +230,7 @@ class Trunk:
             flat = total.flatten(0, 1)
             if self.int8:
                 return top, total, extreme(torch.amin, flat), extreme(torch.amax, flat)
-            return top, total, self.low, self.high  # nobody will ask for them
+            return top, total, self.low, self.high  # never used
 
         row_values = self.width * self.channels
         cuts = bands(self.height, row_values, self.like.device, num=self.workers.num)
@@ -264,8 +264,7 @@ def padded(source: Features, top: int, rows: int, padding: int, mode: str, like:
     """Rows of a feature map with `padding` more on every side, beyond its border reflected,
     replicated or zero: (1, C, rows + 2 * padding, W + 2 * padding), channels-last.
     """
-    # With the batch's dimension from the start: a wrong stride there, and the convolution would
-    # copy it all.
+    # With a batch dimension from the start: with a wrong stride the convolution would copy it all.
     batch = like.new_empty(
         (1, rows + 2 * padding, source.width + 2 * padding, source.channels),
         dtype=torch.uint8 if source.levels else like.dtype,

@@ -32,10 +32,9 @@ def plan_jobs(
 
     The contents of a single folder go to the output folder with their structure; where there are
     more inputs, folders keep their own names in it. A painting is called PHOTO_MODEL; where the
-    format changes, as for GIF, the photo's suffix stays in its name: a.gif_MODEL.png. What earlier
-    runs have written is not taken for a photo: the output folder is left out of the input folders,
-    and in a folder that holds both photos and paintings everything that is called as a painting of
-    one of its photos.
+    format changes, as for GIF, the photo's suffix stays in its name: a.gif_MODEL.png. Earlier
+    results are not painted again: the output folder is skipped, and, where photos and paintings
+    share a folder, files named like a painting of a photo there.
 
     Args:
         inputs: files, folders, patterns as of glob (with ** for subfolders), or "-".
@@ -82,7 +81,7 @@ Photos = list[tuple[Path | None, Path]]  # each with its folder within the outpu
 
 
 def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, list[str]]:
-    """Photos, each one once, and a line about each input of which there is none, or not all."""
+    """Photos, each once, and a line about each input that has none or cannot be read completely."""
     paths, problems = [], []
     for text in inputs:
         found = _matches(text)
@@ -112,7 +111,7 @@ def _find_photos(inputs: Sequence[str], output: Path | None) -> tuple[Photos, li
 
 
 def _matches(text: str) -> list[Path | None]:
-    """The files and folders that an input means; a broken link is one, too."""
+    """The files and folders that an input stands for; a broken link counts."""
     if text == STREAM:
         return [None]
     try:
@@ -125,8 +124,8 @@ def _matches(text: str) -> list[Path | None]:
 
 
 def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Photos:
-    """Leave out what is called as a painting of a photo in the same folder and lies where that
-    photo's painting goes.
+    """Leave out files named like a painting of a photo in the same folder, if that photo's painting
+    would be written there.
     """
     name = "|".join(map(re.escape, sorted(names)))
     painting = re.compile(rf"(.+)_(?:{name})(?:\+(?:{name}))*")

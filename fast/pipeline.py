@@ -16,7 +16,7 @@ from fast.jobs import Job
 from fast.workers import map_ahead
 from media import Picture, decode_image, encode_image, read_image, write_atomically
 
-# What may go wrong with one photo without concerning the others.
+# Errors of one photo that do not affect the others.
 PHOTO_ERRORS = (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError)
 
 
@@ -26,7 +26,7 @@ class Outcome:
 
     Args:
         job: photo and file.
-        stream: what came from standard input or a pipe, until it is decoded.
+        stream: data from standard input or a pipe, until it is decoded.
         picture: the photo, then its painting, until it is written.
         error: why it was not painted, or None.
         is_skipped: the file was there already.
@@ -73,7 +73,7 @@ def paint_photos(
         if target and os.path.lexists(target) and not force:
             skip_or_raise(outcome)
         elif source is None or source.is_fifo():  # such as a shell's <(command)
-            # In this thread, for Ctrl-C ends no other one that waits for input.
+            # In this thread: Ctrl-C cannot end another one that waits for input.
             outcome.stream = _read_stream(source)
 
     def skip_or_raise(outcome: Outcome) -> None:
@@ -104,7 +104,8 @@ def paint_photos(
             skip_or_raise(outcome)
         outcome.picture = None
 
-    # Each has its number of threads before the painting changes that of new ones.
+    # torch fixes a thread's number of cores when first asked; ask before painting lowers it for new
+    # threads.
     fix = torch.get_num_threads
     with (
         ThreadPoolExecutor(1, initializer=fix) as reader,
@@ -128,7 +129,7 @@ def _attempt(step: Callable[[Outcome], None], outcome: Outcome) -> Outcome:
 
 
 def _read_stream(source: Path | None) -> BytesIO:
-    """All of a stream, for decoders go to and fro."""
+    """All of a stream, because decoders seek in it."""
     if source:
         return BytesIO(source.read_bytes())
     if sys.stdin is None:

@@ -20,12 +20,12 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             from accelerate import PartialState  # takes a second that a single process saves
 
-            # Whoever is done waits for the others, be it for days.
+            # A finished process waits for the others, for days if need be.
             self.state = PartialState(cpu=on_cpu, timeout=timedelta(days=30))
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that speaks for all."""
+        """Whether this is the process that reports for all."""
         return self.state is None or self.state.is_main_process
 
     @property
@@ -34,8 +34,8 @@ class Processes:
         return None if self.state is None else str(self.state.device)
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part of the main one's items; what others bring along is not looked at,
-        for a folder may look different to each of them.
+        """This process's part of the main one's items. Those of other processes are ignored,
+        because a folder may look different to each of them.
         """
         if self.state is None:
             return list(items)
@@ -46,7 +46,7 @@ class Processes:
         return list(shared[0])[self.state.process_index :: self.state.num_processes]
 
     def sum(self, counts: Sequence[int]) -> list[int]:
-        """The sums over all processes; returns when all have come here."""
+        """The sums over all processes; waits until all have called it."""
         if self.state is None:
             return list(counts)
         from accelerate.utils import gather_object

@@ -14,14 +14,14 @@ from torch import Tensor
 class Store(Protocol):
     """A feature map (H, W, C), read and written by bands of rows, by several threads at once.
 
-    Whoever writes it again cuts it into the same bands.
+    To overwrite a map, write the same bands again.
     """
 
     def read(self, top: int, rows: int) -> Iterator[tuple[int, Tensor]]:
         """Rows in one or more parts: the first one's number, and (rows, W, C)."""
 
     def write(self, top: int, values: Tensor) -> None:
-        """Keep rows (rows, W, C) from `top` on; nobody else may change them after that."""
+        """Keep rows (rows, W, C) from `top` on; the caller must not change them afterwards."""
 
 
 class MemoryStore:
@@ -41,7 +41,7 @@ class MemoryStore:
 
 
 class FileStore:
-    """In a temporary file that nobody else sees and that goes with the process.
+    """In a nameless temporary file, which disappears with the process.
 
     Args:
         shape: H, W, C.

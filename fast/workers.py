@@ -79,12 +79,12 @@ def one_core_each(num: int, progress: Callable[[float], None] | None = None) -> 
         yield Workers(progress=progress)
         return
 
-    # The number of threads is for one thread, but also for all that begin later. One caller at a
-    # time: several would only compete for the cores.
+    # torch's number of threads holds for the calling thread and for all that start later. One
+    # caller at a time: several would only compete for the cores.
     with LOCK, ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         num_threads = torch.get_num_threads()
         try:
-            torch.set_num_threads(1)  # here, too: the others of its threads would wait busily
+            torch.set_num_threads(1)  # here too: its idle threads would spin
             yield Workers(num, threads, progress)
         finally:
             torch.set_num_threads(num_threads)

@@ -16,10 +16,10 @@ def replacing(path: Path, *, exists_ok: bool = True) -> Iterator[BinaryIO]:
     into place, after an error it is deleted.
 
     Raises:
-        FileExistsError: something has come to stand there, and exists_ok is false.
+        FileExistsError: the file has appeared meanwhile, and exists_ok is false.
     """
-    # Short, for the name itself may be of full length; random, for processes on several hosts and
-    # threads may write into one folder.
+    # Short, because the name itself may have the full length; random, because threads, and
+    # processes on several hosts, may write into one folder.
     temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with temporary.open("wb") as file:
@@ -42,15 +42,15 @@ def write_atomically(path: Path, data: bytes | memoryview, *, exists_ok: bool = 
     """Write a file under a temporary name, flush it to disk, then rename it into place.
 
     Raises:
-        FileExistsError: something stands there, and exists_ok is false.
+        FileExistsError: the file exists, and exists_ok is false.
     """
     with replacing(path, exists_ok=exists_ok) as file:
         file.write(data)
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name, which unlike renaming replaces nothing; False where there are no
-    links.
+    """Give a file a second name, which unlike renaming replaces nothing; False where the file
+    system has no links.
     """
     try:
         os.link(source, target)

@@ -85,7 +85,7 @@ def find_images(
 ) -> list[Path]:
     """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
 
-    Broken links are among them, so that it does not go unnoticed that a photo is missing. A warning
+    Broken links are included, so that a missing photo is noticed. A warning
     tells of images that cannot be read.
 
     Args:

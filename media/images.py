@@ -210,7 +210,7 @@ def scaled_size(
 
 
 def _read_metadata(image: Image.Image) -> tuple[bytes, tuple[float, float] | None]:
-    """EXIF block and resolution; left out if unreadable, for the pixels matter more."""
+    """EXIF block and resolution; left out if unreadable, because the pixels matter more."""
     try:
         tags = image.getexif()
         kept = Image.Exif()
@@ -273,7 +273,7 @@ def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _describe(start: bytes) -> str:
-    """What a file that is no image seems to be, from its first bytes."""
+    """What a file that is not an image seems to be, from its first bytes."""
     start = start.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "it holds an HTML page"

@@ -19,7 +19,7 @@ PRECISIONS = {
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """A device that works: the named one, or CUDA, MPS or CPU, the first there is.
+    """A device that works: the named one, or the first available of CUDA, MPS and CPU.
 
     Raises:
         ValueError: the named device does not exist on this machine.
@@ -38,12 +38,13 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the convolutions: the named one, or for "auto" the fastest here: bfloat16 with
-    matrix units, else 8-bit integers on CPUs that have instructions for them, else bfloat16 where
-    it is faster than float32.
+    """Precision of the convolutions: the named one, or for "auto" the fastest here.
+
+    That is bfloat16 with matrix units, else 8-bit integers on CPUs that have instructions for them,
+    else bfloat16 where it is faster than float32.
 
     Raises:
-        ValueError: unknown name, or not to be had on this device.
+        ValueError: unknown name, or not available on this device.
     """
     if name == "auto":
         if not _cpu_has("amx_tile") and int8.pays(device):
@@ -65,12 +66,12 @@ def dtype_of_maps(precision: torch.dtype) -> torch.dtype:
     """
     if precision != torch.int8:
         return precision
-    # No timing: it must be the same in each process, and when a training goes on.
+    # No timing: it must be the same in each process, and when a training is resumed.
     return torch.bfloat16 if _cpu_has("amx_tile", "avx512_bf16") else torch.float32
 
 
 def _cpu_has(*instructions: str) -> bool:
-    """Whether the CPU has any of them, as far as PyTorch tells."""
+    """Whether PyTorch says that the CPU has any of them."""
     tests = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in instructions)
     return any(test() for test in tests)
 
@@ -83,8 +84,7 @@ def _bfloat16_is_faster(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
 
-    # With instructions for it, it is; beside other programs a timing might say otherwise now and
-    # then.
+    # With instructions for it, it is; a timing beside other programs might sometimes say otherwise.
     if _cpu_has("amx_tile", "avx512_bf16"):
         return True
 

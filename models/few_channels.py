@@ -66,8 +66,10 @@ class ConvFromFew:
 
 
 class ConvToFew:
-    """A convolution of stride 1 with few output channels: each row of the kernel, or each ROWS of
-    a large one, get output channels of their own, and their shares are added up.
+    """A convolution of stride 1 with few output channels.
+
+    Each kernel row, or each group of ROWS rows of a tall kernel, gets output channels of its own;
+    sum_of_shares adds them up.
 
     Args:
         kernel: (O, C, rows, columns).

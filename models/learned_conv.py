@@ -37,9 +37,9 @@ class _LearnedConv(torch.autograd.Function):
         grad_x = kernel.convolve(grad_numbers)
 
         products, grad_sum = _correlation(numbers, grad_numbers)
-        # Rounding leaves small gradients out that have one sign nearly everywhere, as after a
-        # normalisation, and their sum with them: the share of the inputs' means is computed of
-        # their sum before that.
+        # Rounding drops small gradients. Where they share a sign, as after a normalisation, their
+        # sum is lost too. So the part due to the inputs' mean is computed from the sum before
+        # rounding.
         mean = mean / levels.step
         sum_before = _sums(grad) / grad_levels.step
         of_sums = torch.outer(grad_sum, ZERO - levels.zero - mean) + torch.outer(sum_before, mean)

@@ -50,9 +50,8 @@ class PerceptualLoss(nn.Module):
     1603.08155) over the weights of a network. Departures: every term is a mean over elements and
     layers instead of a sum, unless the settings ask for one. Each layer's is divided by the energy
     (mean square) that the style image has there, its Gram matrix for the style and its features for
-    the content, which a painting of this style comes to have too; undivided, relu3_3 alone makes up
-    nearly all of the style loss, and the deep layers, which know of swirls and stars, next to
-    nothing.
+    the content, which a painting of this style comes to have too. Without this, relu3_3 alone makes
+    up nearly all of the style loss, and the deep layers, which see swirls and stars, next to none.
 
     Everything that it needs of an image is a mean over positions, so that it can be put together
     from parts of the image: `means` of them, and `terms` of their sum.
@@ -226,7 +225,7 @@ class PerceptualLoss(nn.Module):
         """
         guides = self.guides(image.shape[-2:])
         means = self.means(image, content_targets, guides, rounded=rounded)
-        # Without a weight it is only reported.
+        # Without a weight it needs no gradient.
         tv = total_variation(image if self.settings.tv_weight else image.detach())
         return self.terms(*means, tv)
 

@@ -13,12 +13,11 @@ LARGE_TENSOR = 2**23  # bytes, see keep_pages
 
 
 def keep_pages(*, large: bool = True) -> None:
-    """Let freed memory stay with the process (glibc only); that of large tensors, too, or not.
+    """Let freed memory stay with the process (glibc only), with or without that of large tensors.
 
-    By default glibc maps large tensors afresh, and the kernel fills them with zeros page by page
-    when they are first touched; on the CPU this takes up to as long as the convolutions. What stays
-    falls into pieces, though: with all of it a process comes to have two to three times what it
-    uses.
+    By default glibc maps large tensors afresh, and the kernel zeroes each page when it is first
+    touched; on the CPU this can take as long as the convolutions. But kept memory becomes
+    fragmented: if all of it stays, a process grows to two or three times what it uses.
     """
     m_trim_threshold, m_mmap_threshold, m_mmap_max, m_arena_max = -1, -3, -4, -8
     options = {
@@ -64,7 +63,8 @@ def peak_memory() -> int | None:
     """The most bytes of resident memory that this process ever had; None if the system does not
     tell.
     """
-    with suppress(OSError):  # Linux, where the other way counts programs that this one came from
+    # Linux: ru_maxrss survives exec, so it would include the launcher's peak.
+    with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

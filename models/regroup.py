@@ -13,8 +13,8 @@ def from_blocks(x: Tensor, channels: int) -> Tensor:
 
 
 def in_blocks(x: Tensor, pixels: int) -> Tensor:
-    """(B, C, H, W) -> (B, pixels * C, H, W / pixels): a block of so many pixels in a row becomes
-    one, as from_blocks takes it apart. W has to be a multiple of them.
+    """(B, C, H, W) -> (B, pixels * C, H, W / pixels): each block of so many pixels in a row becomes
+    one pixel; from_blocks undoes it. W must be a multiple of `pixels`.
     """
     x = x.permute(0, 2, 3, 1)
     return x.unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)
@@ -23,8 +23,9 @@ def in_blocks(x: Tensor, pixels: int) -> Tensor:
 def sum_of_shares(
     x: Tensor, shares: int, channels: int, *, rows: int = 1, pixels: int = 1
 ) -> Tensor:
-    """Add up what the parts of a convolution's kernel give, each of which is some rows of it and
-    has been computed at every row.
+    """Add up a convolution whose kernel was split into groups of rows.
+
+    Each group was applied at every row; its result is shifted to where it belongs.
 
     Args:
         x: (B, pixels * shares * C and unused ones, H, W / pixels).

@@ -17,7 +17,7 @@ from models.transformer_net import TransformerNet
 FORMAT = "style-transfer checkpoint"
 VERSION = 1
 ARCHITECTURE = "TransformerNet"
-OLDER = {"grain": 0}  # what files that are older than an argument were made with
+DEFAULTS_OF_OLD_FILES = {"grain": 0}  # Values in effect before these arguments existed.
 
 
 @dataclass(kw_only=True)
@@ -25,8 +25,8 @@ class Checkpoint:
     """A trained style, or one in training.
 
     Args:
-        arguments: of TransformerNet, so that it can be built again; what is missing is as OLDER
-            says, or has its default.
+        arguments: of TransformerNet, so that it can be built again. Missing ones are taken from
+            DEFAULTS_OF_OLD_FILES, or have their default.
         weights: its state dict, on the CPU.
         style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.
@@ -50,7 +50,7 @@ class Checkpoint:
             width = self.weights["to_rgb.weight"].shape[1]
             if self.arguments["width"] != width or self.arguments["num_blocks"] > len(self.weights):
                 raise ValueError(f"{self.arguments} is not what the weights are of")
-            net = TransformerNet(**(OLDER | self.arguments))
+            net = TransformerNet(**(DEFAULTS_OF_OLD_FILES | self.arguments))
             net.load_state_dict(self.weights)
         except KeyError as error:
             raise ValueError(f"the checkpoint has no {error}") from error
