@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 import cli
-from fast.stylize import find_model, load_net
+from fast.stylize import SAMPLES, find_model, load_net
 from fast.training.figures import (
     Descent,
     Figures,
@@ -42,8 +42,6 @@ from models.device import pick_device
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss
 from models.memory import keep_pages, peak_memory
-
-SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def parse_args() -> argparse.Namespace:

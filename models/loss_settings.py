@@ -47,12 +47,11 @@ class LossSettings:
         content_layers: layers whose features are compared with the content image's, or "fine"
             (relu2_2, relu3_3), "balanced" (relu3_3, relu4_2) or "bold" (relu4_2).
         content_loss: how they are compared, "l2" (squares) or "l1" (absolute values).
-        content_reduction: how the errors of a layer's elements become one, "mean" or "sum", which
-            is as many times larger as the layer has elements (at 512 px some millions): it grows
-            with the image, and needs a content weight as many times smaller.
+        content_reduction: of a layer's errors, "mean" or "sum", which grows with the image and
+            needs a content weight some million times smaller.
         style_layers: layers whose statistics are compared with the style image's.
-        style_loss: which statistics, "gram", "gram+mean+std" (a step at 512 px takes 1 % longer on
-            a CPU) or "wasserstein", the distance of Gaussians (5 % longer, at 128 px 38 %).
+        style_loss: which statistics are compared: "gram", the papers'; "gram+mean+std"; or
+            "wasserstein", the distance of Gaussians, which takes a little longer.
         style_layer_weights: a weight for each style layer; equal by default.
         content_weight: factor of the content loss.
         style_weight: factor of the style loss.

@@ -45,15 +45,15 @@ class TrainingSettings:
             and teaches more about large photos.
         first_size: side of the crops at the first step in px; they grow, slowly at first.
         style_size: longer side of the style image in px; larger means larger strokes.
-        learning_rate: at its highest, as a share of a convolution's norm; rises over warmup_steps
-            and falls to 0 as a cosine. What has no norm of its own follows with Adam.
+        learning_rate: longest step of a convolution's weights, as a share of their length; steps
+            grow over warmup_steps, then shrink to 0. Rarely needs changing.
         warmup_steps: steps until the learning rate is at its highest, but at most a tenth of all.
         width: channels of the network's first layer.
         num_blocks: residual blocks of the network.
         stem_stride: of the network's first convolution, 1 or 2; with 2 it works at half the size,
             and paints in a third of the time.
-        stability: weight of the painting's change when the photo moves by some px and gets noise;
-            from about 10 on it is half as large, and videos flicker less. A step takes a third
+        stability: weight of the painting's change when the photo moves by some px and gets noise.
+            With 10 paintings change half as much and videos flicker less; a step takes a third
             longer.
         seed: of the weights and of the order and crops of the photos.
 
