@@ -7,12 +7,11 @@ python -m benchmarks.pictures --model the_scream
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import cli
 from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS, find_model, load_net, stylize
-from media import find_images, read_image, write_image
+from media import find_images, read_image, resize, write_image
 from models.memory import keep_pages
 
 GAP = 12  # px between pictures
@@ -20,8 +19,7 @@ SIGN = 36  # px: room for "+" and "="
 
 
 def resized(image: Tensor, height: int) -> Tensor:
-    size = (height, round(image.shape[-1] * height / image.shape[-2]))
-    return F.interpolate(image, size, mode="bicubic", antialias=True)
+    return resize(image, (height, round(image.shape[-1] * height / image.shape[-2])))
 
 
 def sign(kind: str, height: int) -> Tensor:

@@ -10,11 +10,20 @@ from torch import Tensor
 from fast.bandwise import bandwise
 from fast.blending import are_related, average_weights
 from fast.mixing import composite, mix
-from fast.stroke import resize, restore_detail, seen_size
+from fast.stroke import restore_detail, seen_size
 from fast.stylize import find_model, load_net, stylize
-from media import Picture, PilImage, from_pil, read_image, read_mask, to_pil, write_image
+from media import (
+    Picture,
+    PilImage,
+    from_pil,
+    read_image,
+    read_mask,
+    resize,
+    to_pil,
+    write_image,
+)
 from media.colors import keep_colors
-from media.images import MAX_PIXELS
+from media.images import MAX_PIXELS, scaled_size
 from models.transformer_net import TransformerNet
 
 MAX_STRENGTH = 1.5
@@ -80,8 +89,8 @@ class StyleModel:
         if isinstance(photo, Tensor):
             _check_tensor(photo)
             height, width = photo.shape[-2:]
-            scale = size / max(height, width) if size else 1
-            pixels = resize(photo, *seen_size(height, width, 1 / scale))
+            new_width, new_height = scaled_size((width, height), size)
+            pixels = resize(photo, (new_height, new_width))
             picture = Picture(pixels, original_size=(width, height))
         else:
             is_file = isinstance(photo, (str, Path))
@@ -126,7 +135,7 @@ class StyleModel:
             raise ValueError(
                 f"--stroke {stroke:g}: the network would have to see {seen_width}x{seen_height} px"
             )
-        seen = resize(photo, seen_height, seen_width)
+        seen = resize(photo, (seen_height, seen_width))
         times = 2 if strength > 1 else 1
         report = progress and (lambda share: progress(share / times))
         painting = self._blended(seen, preserve_color, report)

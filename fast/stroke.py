@@ -1,19 +1,10 @@
 """Larger or smaller strokes: the network sees the photo at another size than it is painted in."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fast.bandwise import bandwise
+from media import resize
 from media.colors import luma
-
-
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic, without aliasing; (B, C, H, W), float32 in [0, 1] or uint8, keeps its kind."""
-    if image.shape[-2:] == (height, width):
-        return image
-    resized = F.interpolate(image, (height, width), mode="bicubic", antialias=True)
-    return resized if image.dtype == torch.uint8 else resized.clamp(0, 1)
 
 
 def seen_size(height: int, width: int, stroke: float) -> tuple[int, int]:
@@ -36,13 +27,10 @@ def restore_detail(painting: Tensor, seen: Tensor, photo: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W), of the painting's kind.
     """
-    height, width = photo.shape[-2:]
-    resized = resize(painting, height, width)
-    if painting.shape[-2] >= height and painting.shape[-1] >= width:
+    size = photo.shape[-2:]
+    resized = resize(painting, size)
+    if painting.shape[-2] >= size[0] and painting.shape[-1] >= size[1]:
         return resized
     return bandwise(
-        lambda p, x, blurred: p + luma(x) - luma(blurred),
-        resized,
-        photo,
-        resize(seen, height, width),
+        lambda p, x, blurred: p + luma(x) - luma(blurred), resized, photo, resize(seen, size)
     )

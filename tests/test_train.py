@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from functools import wraps
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +72,18 @@ def test_a_quick_run_is_short_and_starts_from_a_style(
     args = train_cli.parse_args()
     assert (args.steps, args.image_size, args.learning_rate) == (steps, image_size, learning_rate)
     assert (args.init_from and args.init_from.name) == start
+
+
+def test_only_a_quick_run_does_without_data(monkeypatch, capsys):
+    needed = ["train.py", "--style", "s.jpg", "-o", "o.pth"]
+    monkeypatch.setattr(sys, "argv", [*needed, "--quick"])
+    assert Path(train_cli.parse_args().data) == SAMPLES / "photos"
+    monkeypatch.setattr(sys, "argv", [*needed, "--quick", "--data", "mine"])
+    assert train_cli.parse_args().data == "mine"
+    monkeypatch.setattr(sys, "argv", needed)
+    with pytest.raises(SystemExit, match="2"):
+        train_cli.parse_args()
+    assert "--data is required" in capsys.readouterr().err
 
 
 def test_shipped_styles_have_the_networks_that_a_quick_run_starts_from():

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fast.stylize import stylize
 from fast.training.figures import finite, measure, summary
-from media import read_image, write_atomically, write_image
+from media import read_image, resize, write_atomically, write_image
 from models.checkpoint import Checkpoint
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -182,5 +181,5 @@ def _column(pictures: Sequence[Tensor]) -> Tensor:
         side = min(height, width)
         y, x = (height - side) // 2, (width - side) // 2
         middle = picture[..., y : y + side, x : x + side]
-        tiles.append(F.interpolate(middle, (TILE, TILE), mode="bicubic", antialias=True))
+        tiles.append(resize(middle, (TILE, TILE)))
     return torch.cat(tiles, dim=-2)
