@@ -33,10 +33,10 @@ from fast.training.figures import (
     measure,
     summary,
 )
-from fast.training.objective import read_objective
+from fast.training.objective import make_objective
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
-from media import sha256, write_atomically
+from media import read_image, sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import pick_device
 from models.loss_settings import LossSettings
@@ -137,7 +137,15 @@ def main() -> int:
     return cli.OK
 
 
-_read_objective = cache(read_objective)
+@cache
+def _read_objective(
+    style: Path, style_size: int, settings: LossSettings, device: torch.device
+) -> PerceptualLoss:
+    picture = read_image(style, long_side=style_size)
+    try:
+        return make_objective(picture, settings, device=device)
+    except ValueError as error:
+        raise ValueError(f"--style {style}: {error}") from error
 
 
 def compare(figures: Figures, starts: dict[str, Descent], limit: int) -> Figures:
@@ -170,7 +178,7 @@ def objective(
             raise ValueError(f"{path}: its style picture is not in samples/; give it by --style")
     if checkpoint.loss and sha256(style) != checkpoint.style.get("sha256"):
         raise ValueError(f"--style {style} is not the picture that {path} was trained on")
-    return _read_objective(style, settings, style_size, device=device)
+    return _read_objective(style, style_size, settings, device)
 
 
 def _means(rows: Mapping[str, Figures], size: int) -> dict[str, float]:

@@ -117,7 +117,7 @@ def _matches(text: str) -> list[Path | None]:
     try:
         os.lstat(text)
     except PermissionError:
-        pass  # it is told when its turn comes
+        pass  # it is reported when its turn comes
     except (OSError, ValueError):  # no such file, or no name for one
         return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
     return [Path(text)]

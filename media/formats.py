@@ -110,11 +110,11 @@ def find_images(
             [path for path in paths if not _is_below(path, outside)] for paths in (images, others)
         )
     if others:
-        _tell_left_out(folder, Counter(path.suffix.lower() for path in others))
+        _warn_left_out(folder, Counter(path.suffix.lower() for path in others))
     return images
 
 
-def _tell_left_out(folder: Path, counts: Counter[str]) -> None:
+def _warn_left_out(folder: Path, counts: Counter[str]) -> None:
     """Warn of the images of a folder that cannot be read, by suffix."""
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
     hints = [f"; for {suffix}: {HEIF_HINT}" for suffix in HEIF if suffix in counts]

@@ -77,9 +77,11 @@ def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
 
 
 def check_mask_size(name: Path | str, mask: Picture, photo: Picture) -> None:
-    """ValueError unless a mask has the proportions of its photo, to a pixel of the smaller one."""
+    """ValueError unless a mask has the proportions of its photo, to a pixel of the smaller one and
+    to 2 %.
+    """
     small, large = sorted((mask.original_size, photo.original_size), key=max)
     scale = max(small) / max(large)
-    if any(abs(a - b * scale) > 1 for a, b in zip(small, large, strict=True)):
+    if any(abs(a - b * scale) > min(1, 0.02 * a) for a, b in zip(small, large, strict=True)):
         of_mask, of_photo = ("{}x{} px".format(*p.original_size) for p in (mask, photo))
         raise ValueError(f"{name} has {of_mask}, and not its picture's {of_photo}")

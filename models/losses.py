@@ -95,10 +95,11 @@ class PerceptualLoss(nn.Module):
             raise ValueError(f"style_blend {list(blend)} does not fit {len(style)} style images")
         self.style_targets: dict[str, Statistics] = {}
         self.energies = dict.fromkeys(self.settings.content_layers, 0.0)
+        layers = {*self.settings.style_layers, *self.settings.content_layers}
         for image, share, mask in zip(style, blend, masks, strict=True):
             if not share:
                 continue
-            guides = {} if mask is None else layer_guides(mask, self.settings.style_layers)
+            guides = {} if mask is None else layer_guides(mask, layers)
             for tile in split(image.shape[-2:], TARGET_TILE, self.vgg.layers):
                 self._add_targets(image, tile, share / sum(blend), guides)
         self.style_error_of = {
@@ -112,16 +113,17 @@ class PerceptualLoss(nn.Module):
         """Add one tile's statistics and energies to those of all style images."""
         for layer, features in self.vgg.by_layer(tile.crop(image)):
             features = tile.inside(features, layer)
+            guide = tile.of_whole(guides[layer], layer) if guides else None
             part = share * tile.share(layer)
             if layer in self.settings.style_layers:
-                guide = tile.of_whole(guides[layer], layer) if guides else None
                 statistics = self.style_loss.statistics(features, guide)
                 so_far = self.style_targets.get(layer, (0.0,) * len(statistics))
                 self.style_targets[layer] = tuple(
                     a + part * b.mean(0) for a, b in zip(so_far, statistics, strict=True)
                 )
             if layer in self.energies:
-                energy = features.float().square().mean()
+                squares = features.float().square()
+                energy = (squares if guide is None else squares * guide).mean()
                 self.energies[layer] = self.energies[layer] + part * energy
 
     @torch.no_grad()

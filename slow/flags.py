@@ -95,9 +95,9 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="images of the photo's size: what is white is painted, what is black stays the photo. "
-        "One for all styles, one for each style, several for a single style, or one with a colour "
-        "for each region",
+        help="images of the photo's proportions: what is white is painted, what is black stays "
+        "the photo. One for all styles, one for each style, several for a single style, or one "
+        "with a colour for each region",
     )
     group.add_argument(
         "--style-mask",
@@ -105,9 +105,9 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="images of the style pictures' sizes: what to take from them, in white or in the "
-        "colour of the region that it is for. One for each style, or one for each content mask "
-        "(default: everything that is not transparent)",
+        help="images of the style pictures' proportions: what to take from them, in white or in "
+        "the colour of the region that it is for. One for each style, or one for each content "
+        "mask (default: everything that is not transparent)",
     )
 
 

@@ -36,15 +36,15 @@ def read_regions(
     picture does not count.
 
     Args:
-        content_masks: mask files for the content image, of its file's size; none for all of it.
-        style_masks: mask files for the style images, of their sizes; none for all of them.
+        content_masks: mask files for the content image, of its proportions; none for all of it.
+        style_masks: mask files for the style images, of their proportions; none for all of them.
         content: as it is to be painted.
         styles: as they are used.
         style_blend: a weight for each style, where they are blended; empty for equal ones.
 
     Raises:
         OSError: a file cannot be opened.
-        ValueError: a mask is no image, of another size than its picture, or black all over, or
+        ValueError: a mask is no image, of other proportions than its picture, or black all over, or
             their number does not fit; or it shows only what is transparent.
     """
     if any(_flagged(CONTENT_FLAG, is_colored, path) for path in content_masks):

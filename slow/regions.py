@@ -100,6 +100,11 @@ class RegionalLoss(PerceptualLoss):
             )
             for layer in settings.style_layers
         }
+        self.energies = {
+            layer: sum(a * part.energies[layer] for a, part in zip(areas, parts, strict=True))
+            / sum(areas)
+            for layer in settings.content_layers
+        }
         self.style_error_of = {
             layer: _weigh_by_area([part.style_error_of[layer] for part in parts], areas)
             for layer in settings.style_layers

@@ -147,7 +147,7 @@ class Learner:
         self.lowest = min(self.lowest, loss)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, and all else that the training goes on from; on the CPU, plain."""
+        """Weights, and all else that the training goes on from; on the CPU."""
         states = {
             name: to_cpu_copy(optimizer.state_dict())
             for name, optimizer in zip(OPTIMIZERS, self.optimizers, strict=True)

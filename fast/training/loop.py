@@ -14,13 +14,13 @@ from accelerate.utils import gather_object
 from fast.training.data import Item, find_training_data, make_loader
 from fast.training.learner import Diverged, Learner, Schedule, to_cpu_copy
 from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
-from fast.training.objective import read_objective
+from fast.training.objective import make_objective
 from fast.training.photos import read_photos, warn_unreadable
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings, accelerate_name, dtype_of
 from fast.training.start import initial_weights, unfinished
-from media import as_float, sha256
+from media import as_float, read_image, sha256
 from models.checkpoint import Checkpoint
 from models.int8 import is_exact
 from models.loss_settings import LossSettings
@@ -107,9 +107,7 @@ def train(
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0
     device = accelerator.device
     precision = "int8" if int8 else accelerator.mixed_precision
-    read_loss = partial(read_objective, style, loss, settings.style_size, device=device)
-    # The loss network is frozen: weights of half precision need no master copy.
-    perceptual_loss = read_loss(dtype=dtype_of(precision))
+    style_picture = read_image(style, long_side=settings.style_size)
     torch.manual_seed(settings.seed)
     net = TransformerNet(
         width=settings.width, num_blocks=settings.num_blocks, stem_stride=settings.stem_stride
@@ -145,6 +143,12 @@ def train(
             unreadable.update(saved.resume_state.get("unreadable", ()))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{output} is damaged: its state cannot be gone on from") from error
+    make_loss = partial(make_objective, style_picture, loss, device=device)
+    try:
+        # The loss network is frozen: weights of half precision need no master copy.
+        perceptual_loss = make_loss(dtype=dtype_of(precision))
+    except ValueError as error:
+        raise ValueError(f"--style {style}: {error}") from error
     losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
     save_every = save_every or (SAVE_EVERY_ON_GPU if device.type == "cuda" else SAVE_EVERY)
     record = None
@@ -231,7 +235,7 @@ def train(
         fill_in()
         checkpoint.resume_state = {}
         # Figures that compare with others are of float32.
-        record.finish(checkpoint, checkpoint.build().to(device), read_loss())
+        record.finish(checkpoint, checkpoint.build().to(device), make_loss())
     accelerator.wait_for_everyone()
     return checkpoint
 
