@@ -90,7 +90,8 @@ def stylize(
         preserve_color: the painting's brightness with the image's colours.
         max_memory: bytes that the process may take in all, on the network's device. By default
             half of those that are free besides those it has. It is slower the less there is.
-        progress: called now and then with the share of the work that was done since the last call.
+        progress: called now and then with the share of the work that was done since the last call,
+            a negative one where it has to be done again.
 
     Returns:
         (B, 3, H, W) RGB of the image's kind, on its device.
@@ -130,18 +131,26 @@ def _paint_within(
     progress: Callable[[float], None] | None,
 ) -> bool:
     """Stylize a photo; False if the memory was not enough after all."""
+    done = 0.0
+
+    def report(share: float) -> None:
+        nonlocal done
+        done += share
+        if progress:
+            progress(share)
+
     try:
         # A GPU has no use for bands, whose many small kernels take longer to launch than to run.
         if net.device.type == "cuda" and fits_at_once(net, photo, memory):
             write(0, paint_at_once(net, as_float(photo.to(net.device))))
-            if progress:
-                progress(1)
+            report(1)
         else:
-            stylize_in_bands(net, photo, write, memory=memory, progress=progress)
+            stylize_in_bands(net, photo, write, memory=memory, progress=report)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         forget(net)
+        report(-done)
         return False
     return True
 

@@ -1,5 +1,7 @@
 """The network on bands of rows beside the network on the whole image."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -193,6 +195,20 @@ def test_memory_that_is_not_enough_after_all_leads_to_less(net, monkeypatch):
     monkeypatch.setattr(bands, "MemoryStore", store)
     assert torch.allclose(stylize(net, image, max_memory=1e12), expected, atol=1e-4)
     assert asked
+
+
+def test_progress_takes_back_what_has_to_be_done_again(net, monkeypatch):
+    whole, shares = bands.stylize_in_bands, []
+
+    def fail_late(*args, progress, **kwargs):
+        whole(*args, progress=progress, **kwargs)
+        if not any(share < 0 for share in shares):
+            raise MemoryError
+
+    monkeypatch.setattr(import_module("fast.stylize"), "stylize_in_bands", fail_late)
+    stylize(net, smooth_image(30, 30), progress=shares.append)
+    assert any(share < 0 for share in shares)
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(net, monkeypatch):
