@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from media import resize
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.memory import free_memory, is_out_of_memory, keep_pages, taken_memory
@@ -212,17 +213,19 @@ def pixels_per_step(size: tuple[int, int], side: int, layers: tuple[str, ...]) -
 
 
 def seconds_per_pixel(loss: PerceptualLoss, content: Tensor) -> float:
-    """Measure the time of the loss and its gradient on the corner of a content image."""
-    corner = content[..., :PROBE_SIDE, :PROBE_SIDE]
-    evaluate = tiled_objective(loss, corner, PROBE_SIDE)
+    """Measure the time of the loss and its gradient on a content image in a medium size: at the
+    first scale, which is small, a pixel takes several times as long as later.
+    """
+    probe = resize(content, (PROBE_SIDE, PROBE_SIDE))
+    evaluate = tiled_objective(loss, probe, PROBE_SIDE)
     fastest = math.inf
     for _ in range(2):
         start = time.perf_counter()
-        image = corner.clone().requires_grad_(True)
+        image = probe.clone().requires_grad_(True)
         evaluate(image).total.item()
         image.grad.sum().item()  # waits for the result
         fastest = min(fastest, time.perf_counter() - start)
-    return fastest / corner[0, 0].numel()
+    return fastest / probe[0, 0].numel()
 
 
 def shrinking_objective(loss: PerceptualLoss, content: Tensor, side: int) -> Objective:
