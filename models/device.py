@@ -47,7 +47,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         ValueError: unknown name, or not available on this device.
     """
     if name == "auto":
-        if not _cpu_has("amx_tile") and int8.pays(device):
+        if _integers_are_fastest(device):
             return torch.int8
         return torch.bfloat16 if _bfloat16_is_faster(device) else torch.float32
     if name not in PRECISIONS:
@@ -74,6 +74,14 @@ def _cpu_has(*instructions: str) -> bool:
     """Whether PyTorch says that the CPU has any of them."""
     tests = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in instructions)
     return any(test() for test in tests)
+
+
+def _integers_are_fastest(device: torch.device) -> bool:
+    if _cpu_has("amx_tile") or not int8.is_exact(device):
+        return False
+    # No timing where there are instructions for it: beside other programs it now and then came out
+    # otherwise, and the same command gave another painting.
+    return _cpu_has("vnni") or int8.pays(device)
 
 
 @cache  # all of a process's results in one precision, even if another program slows down the timing

@@ -18,9 +18,11 @@ CPU = torch.device("cpu")
         (True, {"avx512_bf16"}, torch.int8, torch.bfloat16),  # Zen 4
         (True, set(), torch.int8, torch.float32),
         (False, {"avx512_bf16"}, torch.bfloat16, torch.bfloat16),
+        (False, {"avx512_bf16", "vnni"}, torch.int8, torch.bfloat16),  # not timed
     ],
 )
 def test_the_fastest_precision_is_picked(monkeypatch, integers, instructions, picked, maps):
+    monkeypatch.setattr(int8, "is_exact", lambda _: True)
     monkeypatch.setattr(int8, "pays", lambda _: integers)
     monkeypatch.setattr(device, "_cpu_has", lambda *names: bool(instructions & set(names)))
     # Without what it remembers.
