@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
     broadcast_object_list,
     is_tensorboard_available,
 )
@@ -247,8 +246,6 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
         dynamo_backend="inductor" if args.compile else None,
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
-        # The grain is the same everywhere, and would be sent with every step.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
