@@ -65,6 +65,11 @@ class Picture:
         self.original_size = self.original_size or (self.pixels.shape[-1], self.pixels.shape[-2])
 
     @property
+    def is_opaque(self) -> bool:
+        """Whether nothing is transparent: many opaque files have an alpha channel, too."""
+        return self.alpha is None or bool(self.alpha.min() == 255)
+
+    @property
     def rgb(self) -> Tensor:
         """(1, 3, H, W) float32 RGB in [0, 1], four times as large."""
         return as_float(self.pixels)

@@ -161,8 +161,7 @@ def _hide_transparent(mask: Tensor, style: Picture) -> Tensor:
 
 def opacity_mask(style: Picture) -> Tensor | None:
     """The opacity of a style picture as its mask (1, 1, H, W) in [0, 1]; None if it is opaque."""
-    # Many opaque files have an alpha channel, too.
-    if style.alpha is None or style.alpha.min() == 255:
+    if style.is_opaque:
         return None
     # Read like the file of a mask that has the size of these pixels.
     unscaled = Picture(style.pixels, style.alpha)

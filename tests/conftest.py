@@ -25,7 +25,6 @@ from slow.objective import Objective, tiled_objective
 NEEDS_INT8 = pytest.mark.skipif(
     not is_exact(torch.device("cpu")), reason="8-bit integers are not convolved correctly"
 )
-SAMPLES = Path(__file__).parents[1] / "samples"
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 SETTINGS = TrainingSettings(
     steps=6, batch_size=2, image_size=32, style_size=48, width=4, num_blocks=1, warmup_steps=1

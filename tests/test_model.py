@@ -10,12 +10,12 @@ import fast.model
 from fast import mixing
 from fast.bandwise import bandwise
 from fast.model import StyleModel
-from fast.stylize import stylize
+from fast.stylize import SAMPLES, stylize
 from media import as_bytes, as_float, read_image, write_image
 from media.colors import keep_colors, luma
 from models.checkpoint import Checkpoint
 from models.transformer_net import TransformerNet
-from tests.conftest import SAMPLES, smooth_image
+from tests.conftest import smooth_image
 
 
 class Negative(torch.nn.Module):

@@ -13,10 +13,10 @@ import fast
 import predict
 from fast import load_net, stylize
 from fast.grid import paint_grid
-from fast.stylize import CHECKPOINTS, find_model
+from fast.stylize import CHECKPOINTS, SAMPLES, find_model
 from media import Picture, as_bytes, read_image, write_image
 from models.padding import reflect
-from tests.conftest import NEEDS_INT8, SAMPLES, smooth_image
+from tests.conftest import NEEDS_INT8, smooth_image
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fast.stylize import SAMPLES
 from media import read_image, write_image
 from media.colors import luma
 from models.loss_settings import LossSettings
@@ -17,7 +18,7 @@ from slow import __main__ as slow_cli
 from slow.job import TINY
 from slow.settings import scales
 from slow.start import drop_thin_scales, resize_long_side
-from tests.conftest import SAMPLES, smooth_image, whole_image
+from tests.conftest import smooth_image, whole_image
 
 SHALLOW = LossSettings(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"))
 CONTENT, STYLE = smooth_image(32, 40), smooth_image(48, 48, seed=1)

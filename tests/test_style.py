@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from fast.stylize import SAMPLES
 from media import read_image
 from models.style import STYLE_LOSSES, _num_parts, gram_matrix
 from models.vgg import VGG19Features
-from tests.conftest import SAMPLES
 
 NAMES = tuple(STYLE_LOSSES)
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import train as train_cli
-from fast.stylize import CHECKPOINTS
+from fast.stylize import CHECKPOINTS, SAMPLES
 from fast.training.loop import train
 from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import read_checkpoint
 from models.transformer_net import TransformerNet
-from tests.conftest import SAMPLES, smooth_image
+from tests.conftest import smooth_image
 
 SMALL = "--batch-size 1 --image-size 32 --style-size 48 --width 4 --num-blocks 1 --workers 0"
 TINY = ["--steps", "2", *SMALL.split()]

@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import vgg19
 
+from fast.stylize import SAMPLES
 from media import read_image
 from models.vgg import (
     CONVS_PER_BLOCK,
@@ -12,7 +13,6 @@ from models.vgg import (
     num_channels,
     stride,
 )
-from tests.conftest import SAMPLES
 
 # Positions in torchvision's vgg19().features, counted by hand from the paper's table
 # (configuration E).

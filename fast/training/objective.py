@@ -26,7 +26,7 @@ def make_objective(
         ValueError: it is too thin for the layers, or transparent all over.
     """
     image, opacity = style.rgb.to(device), None
-    if style.alpha is not None:
+    if not style.is_opaque:
         opacity = as_float(torch.tensor(style.alpha)[None, None]).to(device)
         if not opacity.any():
             raise ValueError("it is transparent all over")
