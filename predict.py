@@ -1,7 +1,8 @@
-"""Paint photos in the style of a trained model.
+"""Paint photos and videos in the style of a trained model.
 
     python predict.py --model starry_night.pth
     python predict.py --model starry_night.pth photo.jpg -o painted.jpg
+    python predict.py --model starry_night.pth clip.mp4 -o painted.mp4
 
 Inputs are files, folders, patterns such as 'holiday/**/*.jpg', or - for standard input; the default
 is the bundled sample photos. The paths of the written files are printed.
@@ -18,7 +19,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -27,11 +30,18 @@ import cli
 import fast
 from fast.catalogue import label, table
 from fast.grid import GRID_SIZE, paint_grid
-from fast.jobs import STREAM, plan_jobs
+from fast.jobs import STREAM, Job, plan_jobs
 from fast.model import STROKES, StyleModel, as_mask, check_blend, check_look
 from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
 from fast.stylize import SAMPLE_PHOTOS, find_model, find_models
+from fast.video import (
+    MAX_STEADINESS,
+    check_video_settings,
+    folder_for,
+    paint_video,
+    paint_videos,
+)
 from media import Picture, read_image
 from models.device import pick_device
 from models.memory import keep_pages, peak_memory
@@ -48,8 +58,8 @@ def parse_args() -> argparse.Namespace:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="photos, folders with their subfolders, patterns, or -; animations: the first "
-        "frame only (default: the bundled samples)",
+        help="photos, videos, folders of photos with their subfolders, patterns, or -; of "
+        "animations the first frame, unless -o is a video (default: the bundled samples)",
     )
     parser.add_argument(
         "--model",
@@ -64,8 +74,8 @@ def parse_args() -> argparse.Namespace:
         "--output",
         default="stylized",
         metavar="FILE|DIR|-",
-        help="file for a single photo, - for standard output (as PNG), else a folder; 8 bits a "
-        "channel (default: %(default)s)",
+        help="file for a single photo or video, - for standard output (as PNG), else a folder; 8 "
+        "bits a channel (default: %(default)s)",
     )
     look = parser.add_argument_group("look")
     look.add_argument(
@@ -105,6 +115,26 @@ def parse_args() -> argparse.Namespace:
         metavar="X[,X]",
         help="how much of each model (default: equal parts)",
     )
+    keywords = inspect.signature(paint_video).parameters
+    videos = parser.add_argument_group(
+        "videos (.mp4, .mov, .mkv: H.264; .webm: VP9; the sound is kept)"
+    )
+    videos.add_argument(
+        "--steadiness",
+        type=cli.number,
+        default=keywords["steadiness"].default,
+        metavar=f"0...{MAX_STEADINESS:g}",
+        help="how long strokes stay where they are, or on what moves, before they are painted "
+        "anew; 0 paints each frame by itself (default: %(default)s)",
+    )
+    videos.add_argument(
+        "--crf",
+        type=cli.not_negative,
+        default=keywords["crf"].default,
+        metavar="0...51",
+        help="constant rate factor of the encoder: lower is better and larger (default: "
+        "%(default)s)",
+    )
     models = parser.add_argument_group("choosing a style")
     models.add_argument(
         "--grid",
@@ -120,7 +150,9 @@ def parse_args() -> argparse.Namespace:
     running = cli.add_running_flags(parser)
     cli.add_max_memory(running, effect="large photos take longer", default="half of what is free")
     running.add_argument(
-        "--resume", action="store_true", help="skip photos that are painted already"
+        "--resume",
+        action="store_true",
+        help="skip what is painted already; videos go on where they were stopped",
     )
     args = cli.parse_intermixed(parser, sys.argv[1:])
     args.model, args.inputs = split_models(args.model, args.inputs)
@@ -157,7 +189,10 @@ def main() -> int:
             known_names=[GRID, *(path.stem for path in find_models())],
         )
     is_single = len(jobs) + len(problems) == 1
+    if any(job.is_video for job in jobs):
+        check_video_settings(steadiness=args.steadiness, crf=args.crf)
     jobs = processes.share(jobs)
+    videos = [job for job in jobs if job.is_video]
     keep_pages()
     is_quiet = args.quiet or not processes.is_main
     # Nobody waits long for most photos, and a log needs no bar (None).
@@ -166,7 +201,7 @@ def main() -> int:
         delay=PATIENCE,
         bar_format=PERCENT_BAR,
         leave=False,
-        disable=is_quiet or not is_single or None,
+        disable=is_quiet or not is_single or bool(videos) or None,
     )
     paint, unusable = make_painter(args, paths, bar.update)
     if processes.is_main:  # which reports for all
@@ -176,7 +211,22 @@ def main() -> int:
         cli.say(f"error: {problem}")
     painted, skipped, failed = 0, 0, len(problems)
     size = args.size or (GRID_SIZE if args.grid else None)
-    outcomes = paint_photos(jobs, paint, size=size, force=args.force, resume=args.resume)
+    frames_bar = FramesBar(disable=is_quiet or not videos)
+    existing = {"force": args.force, "resume": args.resume}
+    outcomes = chain(
+        paint_photos([job for job in jobs if not job.is_video], paint, size=size, **existing),
+        paint_videos(
+            videos,
+            lambda pixels: paint(Picture(pixels)).pixels,
+            size=size,
+            steadiness=args.steadiness,
+            crf=args.crf,
+            note=f"{[str(path) for path in paths]} {args.blend} {args.grid} {args.mask} "
+            f"{args.invert_mask} {look_of(args)}",
+            progress=frames_bar.update,
+            **existing,
+        ),
+    )
     is_quiet = is_quiet or is_single
     try:
         for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
@@ -188,6 +238,9 @@ def main() -> int:
         painted, skipped, failed = processes.sum([painted, skipped, failed])
     finally:
         bar.close()
+        frames_bar.close()
+        for folder in filter(Path.exists, (folder_for(job.target) for job in videos)):
+            cli.say(f"{folder} keeps the painted frames; --resume goes on from there")
         if not is_quiet:
             cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
     if args.max_memory and pick_device(args.device).type == "cpu":
@@ -239,18 +292,18 @@ def make_painter(
         model = load(*paths, blend=args.blend)
 
     def paint(photo: Picture) -> Picture:
-        look = {
-            "strength": args.strength,
-            "stroke": args.stroke,
-            "preserve_color": args.preserve_color,
-            "progress": progress,
-            "mask": args.mask and mask_for(photo, args.mask, invert=args.invert_mask),
-        }
+        mask = args.mask and mask_for(photo, args.mask, invert=args.invert_mask)
+        look = look_of(args) | {"progress": progress, "mask": mask}
         if args.grid:
             return paint_grid(photo, models, **look)
         return replace(photo, pixels=model.paint(photo.pixels, **look))
 
     return paint, problems
+
+
+def look_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What StyleModel.paint gets of the flags, but for the mask."""
+    return {name: getattr(args, name) for name in ("strength", "stroke", "preserve_color")}
 
 
 def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
@@ -259,6 +312,27 @@ def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
         return as_mask(path, photo, invert=invert)
     except ValueError as error:
         raise ValueError(f"--mask {error}") from error
+
+
+class FramesBar:
+    """A bar for the frames of one video after the other."""
+
+    def __init__(self, *, disable: bool) -> None:
+        self.bar = tqdm(unit="frame", leave=False, delay=PATIENCE, disable=disable or None)
+        self.job: Job | None = None
+
+    def update(self, job: Job, done: int, total: int | None) -> None:
+        """Show that so many frames of a video are done, of about so many."""
+        if job is not self.job:
+            self.job = job
+            self.bar.reset(total)
+            self.bar.initial = self.bar.n = done  # the rate is that of this run
+            self.bar.set_description(job.source.name)
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
 
 
 def report(outcome: Outcome) -> None:

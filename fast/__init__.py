@@ -7,5 +7,6 @@ if launch.is_command_of(__name__):
 
 from fast.model import StyleModel, load
 from fast.stylize import load_net, stylize
+from fast.video import paint_video
 
-__all__ = ["StyleModel", "load", "load_net", "stylize"]
+__all__ = ["StyleModel", "load", "load_net", "paint_video", "stylize"]

@@ -1,4 +1,4 @@
-"""Which photo is painted to which file."""
+"""Which photo or video is painted to which file."""
 
 import glob
 import os
@@ -7,22 +7,30 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from media import FORMATS, HEIF, check_format, find_images
+from media import FORMATS, HEIF, VIDEOS, check_format, check_video_format, find_images
+from media.formats import VIDEO_FORMATS
 
 STREAM = "-"  # standard input or output
 
 
 @dataclass(frozen=True)
 class Job:
-    """A photo to paint.
+    """A photo or a video to paint.
 
     Args:
-        source: image file; None for standard input.
+        source: image or video file; None for an image from standard input.
         target: file to write; None for standard output.
     """
 
     source: Path | None
     target: Path | None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether all frames are to be painted; those of an animation if the target is a video."""
+        if not self.source or not self.target:
+            return False
+        return _suffix(self.source) in VIDEOS or _suffix(self.target) in VIDEO_FORMATS
 
 
 def plan_jobs(
@@ -64,10 +72,12 @@ def plan_jobs(
     elif len(photos) > 1:
         raise ValueError(f"-o {output}: {len(photos)} photos need a folder, not a file")
     else:
-        target = None if output == STREAM else Path(output)
-        if target:
-            check_format(target)
-        jobs = [Job(photos[0][0], target)]
+        job = Job(photos[0][0], None if output == STREAM else Path(output))
+        if job.target:
+            (check_video_format if job.is_video else check_format)(job.target)
+        elif job.source and _suffix(job.source) in VIDEOS:
+            raise ValueError(f"-o -: the video {job.source} needs a file to be painted to")
+        jobs = [job]
     _check_targets(jobs)
     return jobs, problems
 
@@ -141,13 +151,18 @@ def _without_results(photos: Photos, output: Path, names: Collection[str]) -> Ph
 
 
 def _painting_name(photo: Path | None, model_name: str) -> str:
-    """In the photo's own format if it can be written with full colour, else in JPEG or PNG."""
+    """In its own format if that can be written with full colour, else in JPEG, PNG or MP4."""
     if photo is None:
         return f"stdin_{model_name}.png"
-    suffix = photo.suffix.lower()
-    if suffix in FORMATS and suffix != ".gif":
+    suffix = _suffix(photo)
+    if suffix in VIDEO_FORMATS or (suffix in FORMATS and suffix != ".gif"):
         return f"{photo.stem}_{model_name}{photo.suffix}"
-    return f"{photo.name}_{model_name}{'.jpg' if suffix in HEIF else '.png'}"
+    new = ".jpg" if suffix in HEIF else ".mp4" if suffix in VIDEOS else ".png"
+    return f"{photo.name}_{model_name}{new}"
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

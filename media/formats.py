@@ -1,4 +1,4 @@
-"""Image formats, by suffix: those that can be written, and those that folders are searched for."""
+"""Formats, by suffix: those that can be written, and those that folders are searched for."""
 
 import os
 import warnings
@@ -37,6 +37,13 @@ FOREIGN = {
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
 }
 
+# Videos that can be written, and others that are only read.
+VIDEO_FORMATS = (".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEOS = {
+    *VIDEO_FORMATS,
+    *(".3gp", ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"),
+}
+
 DEPTHS = (8, 16)  # bits a channel
 MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # px
 
@@ -58,6 +65,14 @@ def check_format(path: Path, depth: int = 8, long_side: int = 0) -> None:
     if long_side > limit:
         raise ValueError(
             f"cannot write '{path.name}' with {long_side} px a side; the format ends at {limit} px"
+        )
+
+
+def check_video_format(path: Path) -> None:
+    """ValueError unless the suffix names a video format that can be written."""
+    if path.suffix.lower() not in VIDEO_FORMATS:
+        raise ValueError(
+            f"cannot write '{path.name}': a video's suffix must be one of {' '.join(VIDEO_FORMATS)}"
         )
 
 
@@ -85,8 +100,8 @@ def find_images(
 ) -> list[Path]:
     """Image files in a folder and its subfolders, by suffix, sorted; no hidden ones.
 
-    Broken links are included, so that a missing photo is noticed. A warning
-    tells of images that cannot be read.
+    Broken links are included, so that a missing photo is noticed. A warning tells of images that
+    cannot be read, and of videos.
 
     Args:
         folder: where to look.
@@ -102,7 +117,7 @@ def find_images(
             if suffix in FORMATS or (suffix in HEIF and can_read_heif()):
                 if os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path)):
                     images.append(path)
-            elif suffix in HEIF or suffix in FOREIGN:
+            elif suffix in HEIF or suffix in FOREIGN or suffix in VIDEOS:
                 others.append(path)
     images.sort()
     if outside and _is_below(outside, folder):
@@ -115,7 +130,7 @@ def find_images(
 
 
 def _warn_left_out(folder: Path, counts: Counter[str]) -> None:
-    """Warn of the images of a folder that cannot be read, by suffix."""
+    """Warn of the files of a folder that are left out, by suffix."""
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
     hints = [f"; for {suffix}: {HEIF_HINT}" for suffix in HEIF if suffix in counts]
     warnings.warn(f"{folder}: left out {kinds}{''.join(hints[:1])}", stacklevel=3)

@@ -10,7 +10,7 @@ import pytest
 
 import predict
 import train
-from benchmarks import prediction, training
+from benchmarks import prediction, training, video
 from fast import evaluate
 from fast import export as export_cli
 from models.checkpoint import __main__ as checkpoint_cli
@@ -54,7 +54,9 @@ def test_imports_point_one_way(package):
 def test_only_media_knows_pillow():
     for folder in ("models", "slow", "fast"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert not re.search(r"^\s*(from|import) PIL", path.read_text(), re.MULTILINE), path
+            assert not re.search(r"^\s*(from|import) (PIL|av)\b", path.read_text(), re.MULTILINE), (
+                path
+            )
 
 
 def commands() -> list[str]:
@@ -76,6 +78,7 @@ def commands() -> list[str]:
         (checkpoint_cli, "-m models.checkpoint"),
         (prediction, "-m benchmarks.prediction"),
         (training, "-m benchmarks.training"),
+        (video, "-m benchmarks.video"),
     ],
 )
 def test_documents_use_flags_that_exist(module, name, monkeypatch, capsys):

@@ -1,0 +1,165 @@
+"""Painting videos: while a frame is painted, the next is read and the last one written."""
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import count, islice, takewhile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fast.jobs import Job
+from fast.pipeline import PHOTO_ERRORS, Outcome
+from fast.video.parts import Parts, folder_for
+from fast.video.steadiness import Steadiness
+from fast.workers import map_ahead
+from media import Frame, check_video_format, pyav, read_frames, read_outline
+
+CRF = 18  # of 0 to 51: brush strokes are all edges; more would smear them
+MAX_CRF = 51
+
+
+def paint_video(
+    source: Path | str,
+    target: Path | str,
+    paint: Callable[[Tensor], Tensor],
+    *,
+    size: int | None = None,
+    steadiness: float = 1.0,
+    crf: int = CRF,
+    note: str = "",
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> None:
+    """Paint a video, with its sound and the times of its frames.
+
+    Painted parts lie beside the target until all are there: after Ctrl-C, a failure or a kill
+    `resume` goes on from them.
+
+    Args:
+        source: video file, in any format that FFmpeg knows.
+        target: file to write: .mp4, .m4v, .mov and .mkv get H.264, .webm VP9.
+        paint: makes of a frame, (1, 3, H, W) uint8 RGB, its painting; a StyleModel does.
+        size: longer side in px; the video's own by default. An odd last row or column is left out.
+        steadiness: from 0 to 2, how much a photo may change before its strokes do; 0 paints each
+            frame by itself.
+        crf: constant rate factor of the encoder, 0 (lossless) to 51 (worst).
+        note: whatever the painting depends on besides; parts with other notes are refused.
+        resume: go on from the parts of an earlier run.
+        force: replace the target, and begin anew where there are parts.
+        progress: called after each frame with how many are done, and about how many there are.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: the source is no video, a setting is out of its range, a file or parts are
+            there already, or PyAV or OpenCV is missing.
+    """
+    source, target = Path(source), Path(target)
+    check_video_format(target)
+    check_video_settings(steadiness=steadiness, crf=crf)
+    steady = Steadiness(steadiness)
+    _check_unpainted(target, resume=resume, force=force)
+    outline = read_outline(source)
+    if force and folder_for(target).exists():
+        shutil.rmtree(folder_for(target))
+    note = f"{source.name} {source.stat().st_size} {size} {steadiness:g} {crf} {note}"
+    parts = Parts(target, source, outline, crf=crf, note=note)
+    frames = read_frames(source, long_side=size)
+    _skip(frames, parts, steady)
+    first = parts.num_frames
+    if progress:
+        progress(first, outline.num_frames)
+
+    def write(pair: tuple[Frame, Tensor]) -> None:
+        frame, painting = pair
+        parts.add(replace(frame, pixels=steady(frame.pixels, painting)))
+
+    try:
+        # As in fast/pipeline.py: torch fixes a thread's number of cores when first asked.
+        fix = torch.get_num_threads
+        with (
+            ThreadPoolExecutor(1, initializer=fix) as reader,
+            ThreadPoolExecutor(1, initializer=fix) as writer,
+        ):
+            ahead = map_ahead(reader, lambda _: next(frames, None), count())
+            paintings = ((frame, paint(frame.pixels)) for frame in takewhile(bool, ahead))
+            written = map_ahead(writer, write, paintings, finish=True)
+            for done, _ in enumerate(written, first + 1):
+                if progress:
+                    progress(done, outline.num_frames)
+    finally:  # once the writer has ended
+        parts.finish()
+    parts.join(exists_ok=force)
+
+
+def check_video_settings(*, steadiness: float, crf: int) -> None:
+    """ValueError unless videos can be painted with these settings."""
+    pyav()
+    Steadiness(steadiness)
+    if not 0 <= crf <= MAX_CRF:
+        raise ValueError(f"--crf {crf}: must be from 0 to {MAX_CRF}")
+
+
+def paint_videos(
+    jobs: Iterable[Job],
+    paint: Callable[[Tensor], Tensor],
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[Job, int, int | None], None] | None = None,
+    **settings,
+) -> Iterator[Outcome]:
+    """Paint videos one after the other; an error of one does not stop the others.
+
+    Args:
+        jobs: videos and files.
+        paint, resume, force, settings: as for `paint_video`, but files that are there already are
+            skipped by resume.
+        progress: the same, called with the job, too.
+
+    Yields:
+        What became of each job, in their order.
+    """
+    for job in jobs:
+        outcome = Outcome(job)
+        if resume and os.path.lexists(job.target):
+            outcome.is_skipped = True
+            yield outcome
+            continue
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            paint_video(
+                job.source,
+                job.target,
+                paint,
+                resume=resume,
+                force=force,
+                progress=progress and partial(progress, job),
+                **settings,
+            )
+        except PHOTO_ERRORS as error:
+            outcome.error = error.with_traceback(None)
+        yield outcome
+
+
+def _check_unpainted(target: Path, *, resume: bool, force: bool) -> None:
+    """ValueError if something is there that must neither be gone on with nor be replaced."""
+    if os.path.lexists(target) and not force:
+        raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
+    parts = folder_for(target)
+    if parts.exists() and not (resume or force):
+        raise ValueError(f"{parts} exists; go on from it by --resume or begin anew by --force")
+
+
+def _skip(frames: Iterator[Frame], parts: Parts, steady: Steadiness) -> None:
+    """Pass over the frames that are painted; strokes go on from the last one."""
+    photo = deque(islice(frames, parts.num_frames), maxlen=1)
+    painting = deque(read_frames(parts.paths[-1]) if parts.paths else (), maxlen=1)
+    if photo and painting:
+        steady(photo[0].pixels, painting[0].pixels)

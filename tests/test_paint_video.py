@@ -1,0 +1,183 @@
+import pytest
+import torch
+from torch import Tensor
+
+import fast
+import predict
+from fast import paint_video
+from fast.video.parts import FRAMES, folder_for
+from media import Frame, read_frames, write_image
+from tests.clips import make_clip, sound_of
+from tests.conftest import smooth_image
+
+
+def frame(seed: int) -> Tensor:
+    return smooth_image(32, 48, seed=seed)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video somewhat longer than a part."""
+    return make_clip(tmp_path / "clip.mp4", [frame(seed) for seed in range(FRAMES + 12)])
+
+
+def negative(pixels: Tensor) -> Tensor:
+    return 255 - pixels
+
+
+def negative_until(num_frames: int, error: BaseException):
+    """Paint so many frames, then fail."""
+    left = num_frames
+
+    def paint(pixels: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise error
+        return negative(pixels)
+
+    return paint
+
+
+def brightness(frame: Frame) -> Tensor:
+    """(1, H, W) in grey levels; H.264 keeps colours at half the size."""
+    return frame.pixels.float().mean(1)
+
+
+def assert_painted(clip, target, num_frames: int = FRAMES + 12):
+    before, after = list(read_frames(clip)), list(read_frames(target))
+    assert len(before) == len(after) == num_frames
+    for a, b in zip(before, after, strict=True):
+        assert a.time * a.tick == b.time * b.tick
+        assert (brightness(a) + brightness(b) - 255).abs().mean() < 4
+    assert not folder_for(target).exists()
+
+
+def test_each_frame_is_painted_and_progress_told(clip, tmp_path):
+    told = []
+    paint_video(clip, tmp_path / "b.mp4", negative, progress=lambda *done: told.append(done))
+    assert_painted(clip, tmp_path / "b.mp4")
+    assert sound_of(tmp_path / "b.mp4")[0] == "aac"
+    assert told == [(number, FRAMES + 12) for number in range(FRAMES + 13)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no memory")])
+@pytest.mark.parametrize("num_frames", [1, FRAMES - 1, FRAMES, FRAMES + 5])
+def test_a_stopped_video_goes_on_where_it_was(clip, tmp_path, num_frames, error):
+    target = tmp_path / "b.mp4"
+    with pytest.raises(type(error)):
+        paint_video(clip, target, negative_until(num_frames, error))
+    assert not target.exists()
+    painted = []
+
+    def paint(pixels: Tensor) -> Tensor:
+        painted.append(pixels)
+        return negative(pixels)
+
+    with pytest.raises(ValueError, match="--resume"):
+        paint_video(clip, target, paint)
+    paint_video(clip, target, paint, resume=True)
+    assert len(painted) <= FRAMES + 12 - num_frames + 2  # those on their way were finished
+    assert_painted(clip, target)
+
+
+def test_parts_that_were_painted_otherwise_are_not_gone_on_with(clip, tmp_path):
+    target = tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        paint_video(clip, target, negative_until(5, KeyboardInterrupt()), note="one")
+    with pytest.raises(ValueError, match="painted otherwise"):
+        paint_video(clip, target, negative, note="another", resume=True)
+    paint_video(clip, target, negative, note="another", force=True)
+    assert_painted(clip, target)
+
+
+def test_nothing_is_left_of_a_video_whose_first_frame_fails(clip, tmp_path):
+    with pytest.raises(ValueError):
+        paint_video(clip, tmp_path / "b.mp4", negative_until(0, ValueError("no")))
+    assert sorted(tmp_path.iterdir()) == [clip]
+
+
+def test_a_model_paints_frames_as_it_paints_photos(clip, tmp_path, tiny_model):
+    model = fast.load(tiny_model, precision="float32")
+    paint_video(clip, tmp_path / "b.mp4", model, size=32, steadiness=0, crf=1)
+    photo = next(read_frames(clip, long_side=32)).pixels
+    result = next(read_frames(tmp_path / "b.mp4"))
+    assert result.pixels.shape == (1, 3, 20, 32)  # of 21 rows
+    expected = model(photo)[..., :20, :].float().mean(1)
+    assert (brightness(result) - expected).abs().mean() < 12  # it paints noise
+
+
+def test_photos_and_videos_by_one_command(clip, tmp_path, tiny_model, run):
+    write_image(tmp_path / "photo.png", frame(0))
+    code, out, err = run(
+        predict, "--model", tiny_model, clip, tmp_path / "photo.png", "-o", tmp_path / "painted"
+    )
+    paths = [tmp_path / "painted" / name for name in ("photo_tiny.png", "clip_tiny.mp4")]
+    assert (code, out.split()) == (0, [str(path) for path in paths])
+    assert "2 painted, 0 skipped, 0 failed" in err
+    code, out, err = run(predict, "--model", tiny_model, clip, "-o", tmp_path / "painted")
+    assert code == 1 and "exists" in err
+    code, out, err = run(predict, "--model", tiny_model, clip, "-o", paths[0].parent, "--resume")
+    assert (code, out) == (0, "")
+
+
+def test_all_flags_of_the_look(clip, tmp_path, tiny_model, run):
+    write_image(tmp_path / "mask.png", torch.ones(1, 3, 32, 48))
+    look = ["--strength", 0, "--stroke", 1.5, "--preserve-color", "--mask", tmp_path / "mask.png"]
+    output = tmp_path / "b.mkv"
+    code, _, err = run(predict, "--model", tiny_model, clip, "-o", output, *look, "--crf", 4)
+    assert code == 0, err
+    a, b = next(read_frames(clip)), next(read_frames(output))
+    assert (a.pixels.float() - b.pixels.float()).abs().mean() < 3  # a strength of 0 is the photo
+
+
+def test_a_grid_of_a_video(clip, tmp_path, tiny_model, run):
+    code, _, err = run(predict, "--grid", "--model", tiny_model, clip, "-o", tmp_path / "b.mp4")
+    assert code == 0, err
+    assert next(read_frames(tmp_path / "b.mp4")).pixels.shape[3] > 48
+
+
+def test_an_animation_becomes_a_video_if_asked_for(tmp_path, tiny_model, run):
+    source = make_clip(tmp_path / "a.gif", [frame(0)] * 5, codec="gif", sound=None)
+    code, out, _ = run(predict, "--model", tiny_model, source, "-o", tmp_path / "b.mp4")
+    assert code == 0 and len(list(read_frames(tmp_path / "b.mp4"))) == 5
+
+
+def test_a_folder_of_photos_is_not_painted_with_its_videos(clip, tmp_path, tiny_model, run):
+    write_image(tmp_path / "photo.png", frame(0))
+    code, out, err = run(predict, "--model", tiny_model, tmp_path, "-o", tmp_path / "painted")
+    assert code == 0 and out.split() == [str(tmp_path / "painted" / "photo_tiny.png")]
+    assert "left out 1 .mp4" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "b.jpg"], "a video's suffix must be one of"),
+        (["-o", "-"], "needs a file"),
+        (["--steadiness", 3], "--steadiness"),
+        (["--crf", 52], "--crf"),
+        (["--crf", -1], "--crf"),
+    ],
+)
+def test_wrong_use(clip, tmp_path, tiny_model, run, flags, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(predict, "--model", tiny_model, clip, *flags)
+    assert (code, out) == (2, "") and message in err and len(err.splitlines()[-1:]) == 1
+    assert sorted(tmp_path.iterdir()) == sorted([clip, tiny_model])
+
+
+def test_a_file_that_is_no_video(tmp_path, tiny_model, run):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    code, out, err = run(predict, "--model", tiny_model, tmp_path / "a.mp4", "-o", tmp_path / "out")
+    assert (code, out) == (1, "") and err.count("a.mp4") == 1
+
+
+@pytest.mark.parametrize("package", ["av", "cv2"])
+def test_a_missing_package_is_named(clip, tmp_path, tiny_model, run, monkeypatch, package):
+    from media.video import pyav
+
+    pyav.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    code, out, err = run(predict, "--model", tiny_model, clip, "-o", tmp_path / "b.mp4")
+    assert (code, out) == (2, "") and 'pip install -e ".[video]"' in err

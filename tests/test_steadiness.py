@@ -1,0 +1,103 @@
+import pytest
+import torch
+from torch import Tensor
+
+from fast.video import Steadiness
+from media import as_bytes
+from tests.conftest import smooth_image
+
+HEIGHT, WIDTH = 120, 160
+
+
+def textured(height: int, width: int, *, seed: int = 0) -> Tensor:
+    """A photo with detail that optical flow can follow, float32 in [0, 1]."""
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    fine = torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
+    return (smooth_image(height, width, seed=seed) + 2 * (fine - 0.5)).clamp(0, 1)
+
+
+def strokes(seed: int) -> Tensor:
+    """What a network might paint: something else each time."""
+    return as_bytes(textured(HEIGHT, WIDTH, seed=100 + seed))
+
+
+def change(a: Tensor, b: Tensor) -> float:
+    return (a.float() - b.float()).abs().mean().item()
+
+
+def test_where_nothing_moves_strokes_stay():
+    steady, photo = Steadiness(), as_bytes(textured(HEIGHT, WIDTH))
+    first = steady(photo, strokes(0))
+    assert torch.equal(first, strokes(0))
+    for seed in range(1, 5):
+        noise = torch.randint(-2, 3, photo.shape, generator=torch.Generator().manual_seed(seed))
+        noisy = (photo.int() + noise).clamp(0, 255).byte()
+        assert change(steady(noisy, strokes(seed)), first) < 1
+    assert change(strokes(1), first) > 20
+
+
+def test_strokes_move_with_the_photo():
+    """The camera pans by 3 px a frame."""
+    scene = as_bytes(textured(HEIGHT, WIDTH + 30))
+    painted = as_bytes(textured(HEIGHT, WIDTH + 30, seed=100))
+    steady = Steadiness()
+    for number in range(8):
+        x = 3 * number
+        own = painted[..., x : x + WIDTH] if number == 0 else strokes(number)
+        result = steady(scene[..., x : x + WIDTH], own)
+    inner = slice(20, WIDTH - 45)  # what enters at the right border is not known
+    assert change(result[..., inner], painted[..., 21 : 21 + WIDTH][..., inner]) < 5
+    assert change(result[..., -1:], own[..., -1:]) < 5
+
+
+def test_what_changes_is_painted_anew():
+    steady, photo = Steadiness(), as_bytes(textured(HEIGHT, WIDTH))
+    first = steady(photo, strokes(0))
+    brighter = photo.clone()
+    brighter[..., 80:] = 255 - brighter[..., 80:]
+    second = steady(brighter, strokes(1))
+    assert change(second[..., :60], first[..., :60]) < 2
+    assert change(second[..., 100:], strokes(1)[..., 100:]) < 2
+
+
+def test_slow_changes_add_up():
+    """A photo that fades by less than what is kept is painted anew in the end."""
+    photo, steady = textured(HEIGHT, WIDTH), Steadiness()
+    first = steady(as_bytes(photo), strokes(0))
+    for number in range(1, 30):
+        last = steady(as_bytes(photo * (1 - number / 40)), strokes(1))
+    assert change(last, first) > 10
+
+
+def test_a_new_scene_begins_with_its_own_strokes():
+    steady = Steadiness()
+    steady(as_bytes(textured(HEIGHT, WIDTH)), strokes(0))
+    assert torch.equal(steady(as_bytes(textured(HEIGHT, WIDTH, seed=1)), strokes(1)), strokes(1))
+
+
+def test_another_size_begins_anew():
+    steady = Steadiness()
+    steady(as_bytes(textured(HEIGHT, WIDTH)), strokes(0))
+    small = as_bytes(textured(60, 80))
+    assert torch.equal(steady(small, small), small)
+
+
+def test_without_steadiness_paintings_stay_as_they_are():
+    steady, photo = Steadiness(0), as_bytes(textured(HEIGHT, WIDTH))
+    assert all(torch.equal(steady(photo, strokes(seed)), strokes(seed)) for seed in range(3))
+
+
+def test_more_steadiness_keeps_more():
+    """Half as many grey levels again are too many for the usual steadiness, not for twice that."""
+    photo, changes = textured(HEIGHT, WIDTH) / 2 + 0.25, []
+    for amount in (0.5, 1.0, 2.0):
+        steady = Steadiness(amount)
+        first = steady(as_bytes(photo), strokes(0))
+        changes.append(change(steady(as_bytes(photo + 9 / 255), strokes(1)), first))
+    assert changes[0] > 1.5 * changes[1] > 4 * changes[2]
+
+
+@pytest.mark.parametrize("amount", [-0.1, 2.1, float("nan")])
+def test_steadiness_out_of_range(amount):
+    with pytest.raises(ValueError, match="--steadiness"):
+        Steadiness(amount)

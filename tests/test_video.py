@@ -1,0 +1,178 @@
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from media import Frame, PartWriter, join_parts, read_frames, read_note, read_outline
+from tests.clips import NTSC, make_clip, sound_of
+from tests.conftest import smooth_image
+
+
+@pytest.fixture
+def frames():
+    """Ten different frames."""
+    return [smooth_image(48, 64, seed=seed) for seed in range(10)]
+
+
+def copied(source: Path, target: Path, *, num_parts: int = 2, crf: int = 4) -> Path:
+    """A video written again, as it is, in parts."""
+    frames, paths = list(read_frames(source)), []
+    for number in range(num_parts):
+        paths.append(target.with_name(f"{number}.nut"))
+        writer = PartWriter(paths[-1], target, read_outline(source), crf=crf, note=f"no. {number}")
+        for frame in frames[number * len(frames) // num_parts :][: len(frames) // num_parts]:
+            writer.add(frame)
+        writer.close()
+        assert read_note(paths[-1]) == f"no. {number}"
+    join_parts(paths, source, target, exists_ok=False)
+    return target
+
+
+def seconds(frames: list[Frame]) -> list[Fraction]:
+    return [frame.time * frame.tick for frame in frames]
+
+
+def difference(a: Frame, b: Frame) -> float:
+    """Mean, in grey levels."""
+    return (a.pixels.float() - b.pixels.float()).abs().mean().item()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v"])
+def test_times_pictures_and_sound_stay_as_they_are(tmp_path, frames, suffix):
+    source = make_clip(tmp_path / "a.mp4", frames)
+    target = copied(source, tmp_path / f"b{suffix}")
+    before, after = list(read_frames(source)), list(read_frames(target))
+    assert seconds(after) == seconds(before) == [number / NTSC for number in range(10)]
+    assert max(map(difference, before, after)) < 2
+    assert read_outline(target) == read_outline(source)
+    codec, length = sound_of(target)
+    assert (codec, length) == sound_of(source)
+    assert codec == "aac" and length == pytest.approx(10 / NTSC, abs=0.05)
+    with av.open(str(target)) as container:
+        assert container.metadata["title"] == "A clip"
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "aac"), (".webm", "opus")])
+def test_containers_that_count_in_milliseconds(tmp_path, frames, suffix, codec):
+    source = make_clip(tmp_path / "a.mp4", frames)
+    target = copied(source, tmp_path / f"b{suffix}")
+    before, after = list(read_frames(source)), list(read_frames(target))
+    start = seconds(after)[0]
+    for time, expected in zip(seconds(after), seconds(before), strict=True):
+        assert float(time - start) == pytest.approx(float(expected), abs=0.001)
+    assert max(map(difference, before, after)) < 3
+    assert sound_of(target)[0] == codec
+
+
+def test_frames_of_different_lengths(tmp_path, frames):
+    times = [0, 10, 11, 40, 55, 90, 91, 92, 93, 200]
+    source = make_clip(tmp_path / "a.mp4", frames, rate=Fraction(100), times=times)
+    target = copied(source, tmp_path / "b.mp4")
+    assert seconds(list(read_frames(target))) == [Fraction(time, 100) for time in times]
+
+
+def test_sound_that_the_format_does_not_take_is_encoded_anew(tmp_path, frames):
+    source = make_clip(tmp_path / "a.avi", frames, codec="mpeg4", sound="pcm_s16le")
+    codec, length = sound_of(copied(source, tmp_path / "b.mp4"))
+    assert codec == "aac" and length == pytest.approx(10 / NTSC, abs=0.05)
+
+
+def test_no_sound(tmp_path, frames):
+    target = copied(make_clip(tmp_path / "a.mp4", frames, sound=None), tmp_path / "b.mp4")
+    with av.open(str(target)) as container:
+        assert not container.streams.audio
+
+
+def test_a_phone_held_upright(tmp_path, frames):
+    level = make_clip(tmp_path / "level.mp4", frames)
+    upright = make_clip(tmp_path / "upright.mp4", frames, turned=90)
+    for a, b in zip(read_frames(level), read_frames(upright), strict=True):
+        assert torch.equal(torch.rot90(a.pixels, 1, (2, 3)), b.pixels)
+    target = copied(upright, tmp_path / "b.mp4")
+    assert next(read_frames(target)).pixels.shape == (1, 3, 64, 48)
+
+
+def test_colours(tmp_path):
+    """Neither the range nor the colour space changes on the way."""
+    colours = torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3], [0.2, 0.2, 0.9], [0.0, 1.0, 1.0]])
+    frame = Frame(
+        (255 * colours.T.reshape(1, 3, 4, 1)).byte().repeat_interleave(32, 2), 0, 1 / NTSC
+    )
+    frame = Frame(frame.pixels.repeat(1, 1, 1, 64), 0, 1 / NTSC)
+    source = make_clip(tmp_path / "a.mp4", [smooth_image(64, 64)])
+    writer = PartWriter(
+        tmp_path / "p.nut", tmp_path / "b.mp4", read_outline(source), crf=1, note=""
+    )
+    writer.add(frame)
+    writer.close()
+    join_parts([tmp_path / "p.nut"], source, tmp_path / "b.mp4", exists_ok=False)
+    after = next(read_frames(tmp_path / "b.mp4")).pixels
+    centres = after[0, :, 16::32, 32].T.float()
+    torch.testing.assert_close(centres, 255 * colours, atol=4, rtol=0)
+
+
+def test_an_odd_row_and_column_are_left_out(tmp_path):
+    source = make_clip(tmp_path / "a.gif", [smooth_image(49, 63)] * 3, codec="gif", sound=None)
+    shapes = {frame.pixels.shape for frame in read_frames(copied(source, tmp_path / "b.mp4"))}
+    assert shapes == {(1, 3, 48, 62)}
+
+
+def test_frames_are_scaled(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mp4", frames)
+    assert next(read_frames(source, long_side=32)).pixels.shape == (1, 3, 24, 32)
+
+
+def test_damaged_pieces_are_left_out(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mp4", frames * 4, sound=None)
+    data = bytearray(source.read_bytes())
+    third = len(data) // 3
+    data[third : 3 * third // 2] = bytes(3 * third // 2 - third)
+    source.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"a\.mp4: \d+ damaged pieces were left out"):
+        num_frames = len(list(read_frames(source)))
+    assert 20 < num_frames < 40
+
+
+def test_a_file_that_ends_early(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mkv", frames * 4)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    assert 5 < len(list(read_frames(source))) < 40
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
+def test_what_is_no_video_is_an_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match="a.mp4"):
+        read_outline(tmp_path / "a.mp4")
+
+
+def test_sound_alone_is_no_video(tmp_path, frames):
+    clip = make_clip(tmp_path / "a.mp4", frames)
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        voice = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.size:
+                packet.stream = voice
+                target.mux(packet)
+    with pytest.raises(ValueError, match=r"b\.mp4: there is no video in this file"):
+        next(read_frames(tmp_path / "b.mp4"))
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a.mp4"):
+        read_outline(tmp_path / "a.mp4")
+
+
+def test_a_video_that_cannot_be_joined_leaves_what_was_there(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mp4", frames)
+    target = copied(source, tmp_path / "b.mp4")
+    before = target.read_bytes()
+    with pytest.raises(FileExistsError):
+        join_parts([tmp_path / "0.nut"], source, target, exists_ok=False)
+    (tmp_path / "0.nut").write_bytes(b"broken")
+    with pytest.raises(ValueError):
+        join_parts([tmp_path / "0.nut"], source, target, exists_ok=True)
+    assert target.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
