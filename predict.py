@@ -39,6 +39,7 @@ from fast.video import (
     MAX_STEADINESS,
     check_video_settings,
     folder_for,
+    has_parts,
     paint_video,
     paint_videos,
 )
@@ -239,8 +240,9 @@ def main() -> int:
     finally:
         bar.close()
         frames_bar.close()
-        for folder in filter(Path.exists, (folder_for(job.target) for job in videos)):
-            cli.say(f"{folder} keeps the painted frames; --resume goes on from there")
+        for job in frames_bar.begun:
+            if has_parts(job.target):
+                cli.say(f"{folder_for(job.target)} keeps the painted frames for --resume")
         if not is_quiet:
             cli.say(f"{painted} painted, {skipped} skipped, {failed} failed")
     if args.max_memory and pick_device(args.device).type == "cpu":
@@ -319,12 +321,12 @@ class FramesBar:
 
     def __init__(self, *, disable: bool) -> None:
         self.bar = tqdm(unit="frame", leave=False, delay=PATIENCE, disable=disable or None)
-        self.job: Job | None = None
+        self.begun: list[Job] = []
 
     def update(self, job: Job, done: int, total: int | None) -> None:
         """Show that so many frames of a video are done, of about so many."""
-        if job is not self.job:
-            self.job = job
+        if job not in self.begun:
+            self.begun.append(job)
             self.bar.reset(total)
             self.bar.initial = self.bar.n = done  # the rate is that of this run
             self.bar.set_description(job.source.name)

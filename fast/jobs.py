@@ -73,6 +73,8 @@ def plan_jobs(
         raise ValueError(f"-o {output}: {len(photos)} photos need a folder, not a file")
     else:
         job = Job(photos[0][0], None if output == STREAM else Path(output))
+        if job.source is None and job.target and _suffix(job.target) in VIDEO_FORMATS:
+            raise ValueError(f"-o {output}: videos are not read from standard input")
         if job.target:
             (check_video_format if job.is_video else check_format)(job.target)
         elif job.source and _suffix(job.source) in VIDEOS:

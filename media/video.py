@@ -1,5 +1,6 @@
 """Videos to frames, by PyAV, FFmpeg's libraries for Python."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,6 @@ def pyav() -> ModuleType:
         import av
     except ImportError as error:
         raise ValueError(f"videos need PyAV: {VIDEO_HINT}") from error
-    av.logging.set_level(av.logging.PANIC)  # its errors are raised, too
     return av
 
 
@@ -75,15 +75,25 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error.strerror or error}") from error
 
 
+def open_container(path: Path, mode: str = "r", **options: Any) -> Any:
+    """A file for reading ("r") or writing ("w"), to be closed."""
+    # The whole path, because FFmpeg takes what is before a colon for a protocol.
+    return pyav().open(os.path.abspath(path), mode, metadata_errors="replace", **options)
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The open file and its first video stream that is no cover picture."""
-    with errors_naming(path), pyav().open(str(path), metadata_errors="replace") as container:
-        for stream in container.streams.video:
-            if not stream.disposition & pyav().stream.Disposition.attached_pic:
-                yield container, stream
-                return
-        raise ValueError(f"{path}: there is no video in this file")
+    """The open file and its video stream, the best if there are several.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is no video in it.
+    """
+    with errors_naming(path), open_container(path) as container:
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & pyav().stream.Disposition.attached_pic:
+            raise ValueError(f"{path}: there is no video in this file")
+        yield container, stream
 
 
 def read_outline(path: Path) -> Outline:

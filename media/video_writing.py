@@ -1,14 +1,25 @@
 """Frames to videos: parts that are written one after the other, then joined, with the sound."""
 
 import heapq
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from media.files import replacing
 from media.formats import check_video_format
-from media.video import BT709, Frame, Outline, errors_naming, open_video, pyav
+from media.video import (
+    BT709,
+    Frame,
+    Outline,
+    errors_naming,
+    open_container,
+    open_video,
+    pyav,
+)
 
 # FFmpeg's names for each suffix that can be written: container, codec, and the codec's options.
 # Without frames that refer to later ones, which would tie a part of a video to the next.
@@ -30,6 +41,8 @@ _SOUND = {
     "matroska": ((*_PLAYED, "flac", "opus", "vorbis"), "aac"),
     "webm": (("opus", "vorbis"), "libopus"),
 }
+_SOUND_RATE = 48_000  # samples a second, of sound that is encoded anew
+_GAP = 0.1  # seconds: shorter ones in such sound are closed
 _PART = "nut"  # a container that keeps times exactly as they are
 _LIMITED = 1  # FFmpeg's number of the range from 16 to 235
 _KEPT = ("title", "artist", "comment", "copyright", "creation_time", "location")  # of a source
@@ -54,19 +67,30 @@ class PartWriter:
         self.num_frames = 0
         self.stream = None
         with errors_naming(path):
-            self.container = pyav().open(str(path), "w", format=_PART)
+            self.container = open_container(path, "w", format=_PART)
         self.container.metadata["comment"] = note
 
     def add(self, frame: Frame) -> None:
-        """Write a frame, later than those before it; OSError if there is no room for it.
+        """Write a frame, later than those before it and of their size.
 
         Height and width must be even for these codecs: an odd last row or column is left out.
+
+        Raises:
+            OSError: there is no room for it.
+            ValueError: it is less than 2 px high or wide, or not of the size of those before.
         """
         height, width = (side // 2 * 2 for side in frame.pixels.shape[-2:])
+        if not height or not width:
+            raise ValueError("a video's frames must be of 2x2 px at least")
         rgb = frame.pixels[0, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
         with errors_naming(self.path):
             if self.stream is None:
                 self._begin(frame, height, width)
+            elif (height, width) != (self.stream.height, self.stream.width):
+                raise ValueError(
+                    f"a frame of {width}x{height} px among those of "
+                    f"{self.stream.width}x{self.stream.height}"
+                )
             picture = pyav().VideoFrame.from_ndarray(rgb, format="rgb24")
             picture = picture.reformat(format="yuv420p", dst_colorspace=BT709)
             picture.pts, picture.time_base = frame.time, frame.tick
@@ -95,7 +119,7 @@ class PartWriter:
 
 def read_note(path: Path) -> str:
     """The note of a part; OSError or ValueError if it is none."""
-    with errors_naming(path), pyav().open(str(path)) as container:
+    with errors_naming(path), open_container(path) as container:
         return container.metadata.get("comment", "")
 
 
@@ -108,8 +132,9 @@ def count_frames(path: Path) -> int:
 def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: bool) -> None:
     """Make a video of parts and of the sound of another one, completely or not at all.
 
-    The sound is copied as it is, or encoded anew where the target's format does not take it. Title
-    and the like are kept; subtitles are not.
+    The sound is copied as it is, or encoded anew where the target's format does not take it; from a
+    place on where it cannot be read any more it is left out, with a warning. Title and the like are
+    kept; subtitles are not. A start later than 0 becomes 0.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -117,64 +142,127 @@ def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: 
         FileExistsError: the target exists, and exists_ok is false.
     """
     check_video_format(target)
-    av = pyav()
     with ExitStack() as stack:
         file = stack.enter_context(replacing(target, exists_ok=exists_ok))
+        original, pictures = stack.enter_context(open_video(source))
         stack.enter_context(errors_naming(target))
         name = _FORMATS[target.suffix.lower()][0]
         options = {"movflags": "faststart"} if name in ("mp4", "mov") else {}
-        output = stack.enter_context(av.open(file.name, "w", format=name, options=options))
-        sound = stack.enter_context(av.open(str(source), metadata_errors="replace"))
-        output.metadata.update({k: v for k, v in sound.metadata.items() if k in _KEPT})
-        first = stack.enter_context(av.open(str(parts[0])))
-        video = output.add_stream_from_template(first.streams.video[0])
-        voices = {stream.index: _voice(output, stream) for stream in sound.streams.audio}
-        packets = [_picture_packets(parts, video)]
+        temporary = Path(file.name)
+        output = stack.enter_context(open_container(temporary, "w", format=name, options=options))
+        output.metadata.update({k: v for k, v in original.metadata.items() if k in _KEPT})
+        with open_video(parts[0]) as (_, first):
+            video = output.add_stream_from_template(first)
+        packets = [_picture_packets(parts, video, end=_end(pictures))]
+        voices = {stream.index: _Voice(output, stream) for stream in original.streams.audio}
         if voices:
-            packets.append(_sound_packets(sound, voices))
+            packets.append(_sound_packets(original, source, voices))
+        start = max(0, Fraction(original.start_time or 0, pyav().time_base))
+        num_damaged = 0
         for packet in heapq.merge(*packets, key=lambda packet: packet.dts * packet.time_base):
-            output.mux(packet)
+            ticks = round(start / packet.time_base)
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+            try:
+                output.mux(packet)
+            except pyav().error.InvalidDataError:
+                if packet.stream is video:
+                    raise
+                num_damaged += 1
+    if num_damaged:
+        warnings.warn(f"{source}: {num_damaged} damaged pieces of sound left out", stacklevel=2)
 
 
-def _voice(output: Any, stream: Any) -> tuple[Any, bool]:
-    """A stream for this one's sound, and whether it is to be encoded anew."""
-    kept, other = _SOUND[output.format.name]
-    if stream.codec_context.name in kept:
-        return output.add_stream_from_template(stream), False
-    voice = output.add_stream(other, rate=48_000)
-    voice.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-    return voice, True
+def _end(stream: Any) -> Fraction | None:
+    """When the last picture of a stream ends, in seconds, if the file says so."""
+    if stream.duration is None:
+        return None
+    return ((stream.start_time or 0) + stream.duration) * stream.time_base
 
 
-def _picture_packets(parts: Sequence[Path], stream: Any) -> Iterator[Any]:
-    """The pictures of all parts, as packets of one stream."""
+def _picture_packets(parts: Sequence[Path], stream: Any, *, end: Fraction | None) -> Iterator[Any]:
+    """The pictures of all parts, as packets of one stream; the last one is shown up to the end."""
+    packet = None
+    for packet, following in pairwise(chain(_packets(parts), [None])):
+        packet.stream, packet.dts = stream, packet.pts  # no frame waits for another
+        if following:
+            packet.duration = following.pts - packet.pts
+        elif end is not None:
+            packet.duration = max(1, round(end / packet.time_base) - packet.pts)
+        yield packet
+
+
+def _packets(parts: Sequence[Path]) -> Iterator[Any]:
     for part in parts:
-        with open_video(part) as (container, one):
-            for packet in container.demux(one):
-                if packet.size:
-                    packet.stream, packet.dts = stream, packet.pts  # no frame waits for another
-                    yield packet
+        with open_video(part) as (container, stream):
+            yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def _sound_packets(sound: Any, voices: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
-    """The sound, as packets of the new streams; damaged pieces are left out."""
-    for packet in sound.demux(*sound.streams.audio):
-        voice, is_encoded_anew = voices[packet.stream.index]
-        if not is_encoded_anew:
-            packet.stream = voice
-            pieces = [packet] if packet.size else []
-        else:
-            pieces = _encode_sound(packet, voice)
-        yield from (piece for piece in pieces if piece.dts is not None)
-
-
-def _encode_sound(packet: Any, voice: Any) -> Iterator[Any]:
-    """A packet's sound in another codec; an empty one is the end."""
+def _sound_packets(original: Any, path: Path, voices: dict[int, "_Voice"]) -> Iterator[Any]:
+    """The sound, as packets of the new streams."""
     try:
-        pieces = packet.decode()
-    except pyav().error.InvalidDataError:
-        return
-    for piece in pieces:
-        yield from voice.encode(piece)
-    if not packet.size:
-        yield from voice.encode()
+        for packet in original.demux(*original.streams.audio):
+            yield from voices[packet.stream.index].packets(packet)
+    except pyav().FFmpegError as error:
+        warnings.warn(f"{path}: some sound is left out: {error.strerror}", stacklevel=2)
+
+
+class _Voice:
+    """A stream of sound: copied, or encoded anew.
+
+    Args:
+        output: the container to be written.
+        source: stream of the original.
+    """
+
+    def __init__(self, output: Any, source: Any) -> None:
+        kept, other = _SOUND[output.format.name]
+        self.is_copied = source.codec_context.codec.canonical_name in kept
+        if self.is_copied:
+            self.stream = output.add_stream_from_template(source)
+        else:
+            self.stream = output.add_stream(other, rate=_SOUND_RATE)
+            channels = source.codec_context.channels
+            self.layout = {1: "mono", 6: "5.1"}.get(channels, "stereo")
+            self.stream.codec_context.layout = self.layout
+        self.stream.metadata.update(source.metadata)  # the language
+        self.last: int | None = None  # time of the last packet
+        self.setup, self.resampler = None, None
+        self.next: int | None = None  # time of the next sample that is encoded
+
+    def packets(self, packet: Any) -> Iterator[Any]:
+        """What a packet of the source, empty at the end, becomes; times that go back are left
+        out.
+        """
+        if self.is_copied:
+            packets = [packet] if packet.size else []
+        else:
+            packets = self._encoded(packet)
+        for new in packets:
+            if new.dts is not None and (self.last is None or new.dts > self.last):
+                self.last, new.stream = new.dts, self.stream
+                yield new
+
+    def _encoded(self, packet: Any) -> Iterator[Any]:
+        try:
+            pieces = packet.decode()
+        except pyav().error.InvalidDataError:
+            return
+        for piece in pieces:
+            for samples in self._resampled(piece):
+                samples.pts, samples.time_base = self.next, Fraction(1, _SOUND_RATE)
+                self.next += samples.samples
+                yield from self.stream.encode(samples)
+        if not packet.size:
+            yield from self.stream.encode()
+
+    def _resampled(self, piece: Any) -> list[Any]:
+        """Its samples, of one rate and layout whatever theirs is."""
+        setup = piece.format.name, piece.layout.name, piece.sample_rate
+        if setup != self.setup:  # a broadcast may change in the middle
+            kind = self.stream.codec_context.format
+            self.resampler = pyav().AudioResampler(kind, self.layout, _SOUND_RATE)
+            self.setup = setup
+        time = round((piece.time or 0) * _SOUND_RATE)
+        if self.next is None or time - self.next > _GAP * _SOUND_RATE:
+            self.next = time
+        return self.resampler.resample(piece)

@@ -20,6 +20,8 @@ def make_clip(
     sound: str | None = "aac",
     times: Sequence[int] | None = None,
     turned: int = 0,
+    language: str | None = None,
+    layout: str = "stereo",
 ) -> Path:
     """Write frames, (1, 3, H, W) float32 in [0, 1] each, and a tone of 440 Hz.
 
@@ -27,6 +29,8 @@ def make_clip(
         rate: frames a second; with times, ticks a second.
         times: of the frames in ticks; one after the other by default.
         turned: degrees by which a player turns the picture counterclockwise.
+        language: of the sound, in three letters.
+        layout: of the sound's channels.
     """
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "A clip"
@@ -40,7 +44,8 @@ def make_clip(
             video.set_display_rotation(turned)
         voice = container.add_stream(sound, rate=48_000) if sound else None
         if voice:
-            voice.codec_context.layout = "stereo"
+            voice.codec_context.layout = layout
+            voice.metadata.update({"language": language} if language else {})
         for number, frame in enumerate(frames):
             rgb = (255 * frame[0].permute(1, 2, 0)).round().byte().contiguous().numpy()
             picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")

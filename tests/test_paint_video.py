@@ -1,3 +1,7 @@
+import contextlib
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -6,7 +10,7 @@ import fast
 import predict
 from fast import paint_video
 from fast.video.parts import FRAMES, folder_for
-from media import Frame, read_frames, write_image
+from media import Frame, PartWriter, read_frames, write_image
 from tests.clips import make_clip, sound_of
 from tests.conftest import smooth_image
 
@@ -181,3 +185,93 @@ def test_a_missing_package_is_named(clip, tmp_path, tiny_model, run, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, package, None)
     code, out, err = run(predict, "--model", tiny_model, clip, "-o", tmp_path / "b.mp4")
     assert (code, out) == (2, "") and 'pip install -e ".[video]"' in err
+
+
+def test_after_a_failed_write_there_is_no_gap(clip, tmp_path, monkeypatch):
+    """The frame that is on its way then is not written, and the next run paints both."""
+    target, add = tmp_path / "b.mp4", PartWriter.add
+
+    def add_until_full(self: PartWriter, frame: Frame) -> None:
+        if self.num_frames == 0 and frame.time > 0:
+            monkeypatch.undo()  # there is room again at once
+            raise OSError(28, "No space left on device")
+        add(self, frame)
+
+    monkeypatch.setattr(PartWriter, "add", add_until_full)
+    with pytest.raises(OSError, match="No space"):
+        paint_video(clip, target, negative)
+    assert [path.name for path in folder_for(target).iterdir()] == ["00000000.nut"]
+    paint_video(clip, target, negative, resume=True)
+    assert_painted(clip, target)
+
+
+def test_a_lost_part_is_painted_again(clip, tmp_path):
+    target = tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        paint_video(clip, target, negative_until(FRAMES + 5, KeyboardInterrupt()))
+    (folder_for(target) / "00000000.nut").unlink()
+    paint_video(clip, target, negative, resume=True)
+    assert_painted(clip, target)
+
+
+def test_one_run_at_a_time(clip, tmp_path):
+    target = tmp_path / "b.mp4"
+
+    def paint(pixels: Tensor) -> Tensor:
+        for flag in ("resume", "force"):
+            with pytest.raises(ValueError, match="another run"):
+                paint_video(clip, target, negative, **{flag: True})
+        return negative(pixels)
+
+    paint_video(clip, target, paint)
+    assert_painted(clip, target)
+
+
+def test_what_others_put_beside_the_parts_stays(clip, tmp_path):
+    target = tmp_path / "b.mp4"
+    folder_for(target).mkdir()
+    (folder_for(target) / "notes.txt").write_text("mine")
+    paint_video(clip, target, negative, force=True)
+    assert (folder_for(target) / "notes.txt").read_text() == "mine"
+    assert len(list(read_frames(target))) == FRAMES + 12
+
+
+def test_names_that_are_hard_to_read(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", [frame(0)] * 3)
+    for name in ("12:30.mp4", "file:x.mp4", "a b\n.mp4", os.fsdecode(b"\xff.mp4")):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(source.read_bytes())
+        with contextlib.chdir(tmp_path / "in"):
+            paint_video(name, f"painted {name}", negative)
+            assert len(list(read_frames(Path(f"painted {name}")))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 1}, "2 px at least"),
+        ({"size": -5}, "2 px at least"),
+        ({"resume": True, "force": True}, "give one"),
+        ({"target": "clip.mp4", "force": True}, "the video itself"),
+        ({"source": "."}, "not a file"),
+    ],
+)
+def test_wrong_arguments(clip, monkeypatch, arguments, message):
+    monkeypatch.chdir(clip.parent)
+    with pytest.raises(ValueError, match=message):
+        paint_video(**{"source": clip, "target": "b.mp4", "paint": negative} | arguments)
+    assert list(clip.parent.iterdir()) == [clip]
+
+
+def test_paintings_in_floating_point_and_of_changing_size(clip, tmp_path):
+    paint_video(clip, tmp_path / "b.mp4", lambda pixels: 1 - pixels / 255)
+    assert_painted(clip, tmp_path / "b.mp4")
+    sizes = iter(range(20, 200))
+    with pytest.raises(ValueError, match="among those of"):
+        paint_video(clip, tmp_path / "c.mp4", lambda pixels: pixels[..., : next(sizes)])
+
+
+def test_a_video_too_small_leaves_nothing(clip, tmp_path):
+    with pytest.raises(ValueError, match="2x2 px at least"):
+        paint_video(clip, tmp_path / "b.mp4", lambda pixels: pixels[..., :1])
+    assert list(tmp_path.iterdir()) == [clip]

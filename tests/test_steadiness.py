@@ -82,6 +82,14 @@ def test_another_size_begins_anew():
     assert torch.equal(steady(small, small), small)
 
 
+def test_a_sheet_of_several_paintings_stays_as_it_is():
+    """The photo's motion is not the sheet's."""
+    steady = Steadiness()
+    sheets = [as_bytes(textured(HEIGHT, 2 * WIDTH, seed=seed)) for seed in range(3)]
+    photo = as_bytes(textured(HEIGHT, WIDTH))
+    assert all(torch.equal(steady(photo, sheet), sheet) for sheet in sheets)
+
+
 def test_without_steadiness_paintings_stay_as_they_are():
     steady, photo = Steadiness(0), as_bytes(textured(HEIGHT, WIDTH))
     assert all(torch.equal(steady(photo, strokes(seed)), strokes(seed)) for seed in range(3))

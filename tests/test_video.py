@@ -4,6 +4,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from PIL import Image
 
 from media import Frame, PartWriter, join_parts, read_frames, read_note, read_outline
 from tests.clips import NTSC, make_clip, sound_of
@@ -77,6 +78,50 @@ def test_sound_that_the_format_does_not_take_is_encoded_anew(tmp_path, frames):
     source = make_clip(tmp_path / "a.avi", frames, codec="mpeg4", sound="pcm_s16le")
     codec, length = sound_of(copied(source, tmp_path / "b.mp4"))
     assert codec == "aac" and length == pytest.approx(10 / NTSC, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_mp3_is_kept(tmp_path, frames, suffix):
+    source = make_clip(tmp_path / "a.avi", frames * 3, codec="mpeg4", sound="libmp3lame")
+    assert sound_of(copied(source, tmp_path / f"b{suffix}"))[0].startswith("mp3")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_two_recordings_in_one_file(tmp_path, frames, suffix):
+    """Their times start again, and a broadcast may change from stereo to mono."""
+    recordings = [
+        make_clip(tmp_path / f"{layout}.ts", frames, layout=layout) for layout in ("stereo", "mono")
+    ]
+    source = tmp_path / "a.ts"
+    source.write_bytes(b"".join(recording.read_bytes() for recording in recordings))
+    target = copied(source, tmp_path / f"b{suffix}")
+    assert len(list(read_frames(target))) == len(list(read_frames(source)))
+    assert sound_of(target)[1] >= 10 / NTSC - 0.05
+
+
+def test_a_late_start_becomes_the_start(tmp_path, frames):
+    """As in a recording of a broadcast, whose clock has run for hours."""
+    times = list(range(100_000, 100_010))
+    source = make_clip(tmp_path / "a.ts", frames, rate=Fraction(25), times=times, sound=None)
+    target = copied(source, tmp_path / "b.mp4")
+    assert seconds(list(read_frames(source)))[0] > 1000
+    assert seconds(list(read_frames(target))) == [Fraction(number, 25) for number in range(10)]
+
+
+def test_the_last_picture_is_shown_as_long(tmp_path, frames):
+    source = tmp_path / "a.gif"
+    pictures = [Image.fromarray((255 * f[0, 0]).byte().numpy()) for f in frames[:3]]
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 500, 3000])
+    target = copied(source, tmp_path / "b.mp4", num_parts=3)
+    with av.open(str(target)) as container:
+        assert container.duration == pytest.approx(3.6e6, abs=2e4)
+    assert seconds(list(read_frames(target))) == [0, Fraction(1, 10), Fraction(6, 10)]
+
+
+def test_languages_are_kept(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mp4", frames, language="ger")
+    with av.open(str(copied(source, tmp_path / "b.mp4"))) as container:
+        assert container.streams.audio[0].language == "ger"
 
 
 def test_no_sound(tmp_path, frames):

@@ -1,7 +1,7 @@
 """Painting videos: frame by frame, steadily, with their sound."""
 
 from fast.video.painting import CRF, check_video_settings, paint_video, paint_videos
-from fast.video.parts import folder_for
+from fast.video.parts import folder_for, has_parts
 from fast.video.steadiness import MAX_STEADINESS, Steadiness
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Steadiness",
     "check_video_settings",
     "folder_for",
+    "has_parts",
     "paint_video",
     "paint_videos",
 ]

@@ -1,7 +1,6 @@
 """Painting videos: while a frame is painted, the next is read and the last one written."""
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from fast.jobs import Job
 from fast.pipeline import PHOTO_ERRORS, Outcome
-from fast.video.parts import Parts, folder_for
+from fast.video.parts import Parts, folder_for, has_parts
 from fast.video.steadiness import Steadiness
 from fast.workers import map_ahead
-from media import Frame, check_video_format, pyav, read_frames, read_outline
+from media import Frame, as_bytes, check_video_format, pyav, read_frames, read_outline
 
 CRF = 18  # of 0 to 51: brush strokes are all edges; more would smear them
 MAX_CRF = 51
@@ -45,57 +44,68 @@ def paint_video(
     Args:
         source: video file, in any format that FFmpeg knows.
         target: file to write: .mp4, .m4v, .mov and .mkv get H.264, .webm VP9.
-        paint: makes of a frame, (1, 3, H, W) uint8 RGB, its painting; a StyleModel does.
+        paint: makes of a frame, (1, 3, H, W) uint8 RGB, its painting, uint8 or float in [0, 1]; a
+            StyleModel does.
         size: longer side in px; the video's own by default. An odd last row or column is left out.
         steadiness: from 0 to 2, how much a photo may change before its strokes do; 0 paints each
             frame by itself.
         crf: constant rate factor of the encoder, 0 (lossless) to 51 (worst).
         note: whatever the painting depends on besides; parts with other notes are refused.
-        resume: go on from the parts of an earlier run.
+        resume: go on from the parts of an earlier run; not with force.
         force: replace the target, and begin anew where there are parts.
         progress: called after each frame with how many are done, and about how many there are.
 
     Raises:
         OSError: a file cannot be read or written.
         ValueError: the source is no video, a setting is out of its range, a file or parts are
-            there already, or PyAV or OpenCV is missing.
+            there already, another run paints this video, or PyAV or OpenCV is missing.
     """
     source, target = Path(source), Path(target)
     check_video_format(target)
     check_video_settings(steadiness=steadiness, crf=crf)
-    steady = Steadiness(steadiness)
-    _check_unpainted(target, resume=resume, force=force)
+    _check_files(source, target, resume=resume, force=force)
+    if size is not None and size < 2:
+        raise ValueError(f"--size {size}: a video needs 2 px at least")
     outline = read_outline(source)
-    if force and folder_for(target).exists():
-        shutil.rmtree(folder_for(target))
-    note = f"{source.name} {source.stat().st_size} {size} {steadiness:g} {crf} {note}"
-    parts = Parts(target, source, outline, crf=crf, note=note)
-    frames = read_frames(source, long_side=size)
-    _skip(frames, parts, steady)
+    note = ascii((source.name, source.stat().st_size, size, steadiness, crf, note))
+    with Parts(target, source, outline, crf=crf, note=note, anew=force) as parts:
+        tell = progress and (lambda done: progress(done, outline.num_frames))
+        _paint_rest(read_frames(source, long_side=size), parts, paint, Steadiness(steadiness), tell)
+        parts.join(exists_ok=force)
+
+
+def _paint_rest(
+    frames: Iterator[Frame],
+    parts: Parts,
+    paint: Callable[[Tensor], Tensor],
+    steady: Steadiness,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Paint the frames that are not in the parts yet."""
     first = parts.num_frames
+    photo = deque(islice(frames, first), maxlen=1)
+    if photo:  # strokes go on from the last one
+        painting = deque(read_frames(parts.paths[-1]), maxlen=1)
+        steady(photo[0].pixels, painting[0].pixels)
     if progress:
-        progress(first, outline.num_frames)
+        progress(first)
 
     def write(pair: tuple[Frame, Tensor]) -> None:
         frame, painting = pair
         parts.add(replace(frame, pixels=steady(frame.pixels, painting)))
 
-    try:
-        # As in fast/pipeline.py: torch fixes a thread's number of cores when first asked.
-        fix = torch.get_num_threads
-        with (
-            ThreadPoolExecutor(1, initializer=fix) as reader,
-            ThreadPoolExecutor(1, initializer=fix) as writer,
-        ):
-            ahead = map_ahead(reader, lambda _: next(frames, None), count())
-            paintings = ((frame, paint(frame.pixels)) for frame in takewhile(bool, ahead))
-            written = map_ahead(writer, write, paintings, finish=True)
-            for done, _ in enumerate(written, first + 1):
-                if progress:
-                    progress(done, outline.num_frames)
-    finally:  # once the writer has ended
-        parts.finish()
-    parts.join(exists_ok=force)
+    # As in fast/pipeline.py: torch fixes a thread's number of cores when first asked.
+    fix = torch.get_num_threads
+    with (
+        ThreadPoolExecutor(1, initializer=fix) as reader,
+        ThreadPoolExecutor(1, initializer=fix) as writer,
+    ):
+        ahead = map_ahead(reader, lambda _: next(frames, None), count())
+        paintings = ((frame, as_bytes(paint(frame.pixels))) for frame in takewhile(bool, ahead))
+        written = map_ahead(writer, write, paintings, finish=True)
+        for done, _ in enumerate(written, first + 1):
+            if progress:
+                progress(done)
 
 
 def check_video_settings(*, steadiness: float, crf: int) -> None:
@@ -148,18 +158,20 @@ def paint_videos(
         yield outcome
 
 
-def _check_unpainted(target: Path, *, resume: bool, force: bool) -> None:
-    """ValueError if something is there that must neither be gone on with nor be replaced."""
-    if os.path.lexists(target) and not force:
-        raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
-    parts = folder_for(target)
-    if parts.exists() and not (resume or force):
-        raise ValueError(f"{parts} exists; go on from it by --resume or begin anew by --force")
-
-
-def _skip(frames: Iterator[Frame], parts: Parts, steady: Steadiness) -> None:
-    """Pass over the frames that are painted; strokes go on from the last one."""
-    photo = deque(islice(frames, parts.num_frames), maxlen=1)
-    painting = deque(read_frames(parts.paths[-1]) if parts.paths else (), maxlen=1)
-    if photo and painting:
-        steady(photo[0].pixels, painting[0].pixels)
+def _check_files(source: Path, target: Path, *, resume: bool, force: bool) -> None:
+    """ValueError if the source cannot be painted to the target, or if something is there that must
+    neither be gone on with nor be replaced.
+    """
+    if resume and force:
+        raise ValueError("--force replaces files and --resume keeps them; give one")
+    if source.exists() and not source.is_file():
+        raise ValueError(f"{source} is not a file, from which alone videos are read")
+    if os.path.lexists(target):
+        if os.path.realpath(source) == os.path.realpath(target):
+            raise ValueError(f"{target} is the video itself; choose another file")
+        if not force:
+            raise ValueError(f"{target} exists; replace it by --force or skip it by --resume")
+    if has_parts(target) and not (resume or force):
+        raise ValueError(
+            f"{folder_for(target)} exists; go on from it by --resume or begin anew by --force"
+        )

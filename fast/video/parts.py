@@ -1,8 +1,10 @@
 """A painted video in the making: finished parts of it, from which a stopped run goes on."""
 
-import shutil
+import errno
+import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from media import Frame, Outline, PartWriter, count_frames, join_parts, read_note
@@ -12,72 +14,158 @@ FRAMES = 48  # in a part: what a killed run loses at most
 
 
 class Parts:
-    """The parts of a video, in a folder beside it until they are joined.
+    """The parts of a video, in a folder beside it until they are joined; a context, in which no
+    other run may work on them.
 
     Args:
         target: the whole video.
         source: the video that is painted.
         outline: of the source.
         crf: constant rate factor, see PartWriter.
-        note: how it is painted; parts with another note are not gone on with.
+        note: how it is painted, ASCII; parts with another note are not gone on with.
+        anew: delete the parts of earlier runs.
 
     Raises:
-        OSError: the folder cannot be made or a part not be read.
-        ValueError: there are parts with another note.
+        OSError: (on entering) the folder cannot be made, or a part not be read.
+        ValueError: there are parts with another note, or another run is painting this video.
     """
 
-    def __init__(self, target: Path, source: Path, outline: Outline, *, crf: int, note: str):
+    def __init__(
+        self,
+        target: Path,
+        source: Path,
+        outline: Outline,
+        *,
+        crf: int,
+        note: str,
+        anew: bool = False,
+    ) -> None:
         self.target, self.source, self.outline = target, source, outline
         self.crf, self.note = crf, note
+        self.anew = anew
         self.folder = folder_for(target)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.paths = sorted(self.folder.glob("*.nut"))
-        for path in self.paths:
-            if read_note(path) != note:
-                raise ValueError(
-                    f"{self.folder} was painted otherwise; begin anew with --force instead of "
-                    "--resume"
-                )
-        self.num_frames = sum(count_frames(path) for path in self.paths)
+        self.paths: list[Path] = []
+        self.num_frames = 0
         self.writer: PartWriter | None = None
-        self.stack = ExitStack()
+        self.writing = ExitStack()  # of one part
+        self.has_failed = False
 
-    def add(self, frame: Frame) -> None:
-        """Write the next frame; OSError if there is no room for it."""
-        if self.writer is None:
-            self._begin()
-        try:
-            self.writer.add(frame)
-        except BaseException:
-            self.writer = None
-            self.stack.__exit__(*sys.exc_info())  # without the part
-            raise
-        self.num_frames += 1
-        if self.writer.num_frames == FRAMES:
+    def __enter__(self) -> "Parts":
+        with ExitStack() as stack:
+            stack.enter_context(_locked(self.folder))
+            if self.anew:
+                self._delete()
+            self._find()
+            self.using = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep what is painted."""
+        with self.using:
             self.finish()
 
+    def _find(self) -> None:
+        """The parts from the first frame on up to a gap."""
+        for path in sorted(self.folder.glob("*.nut")):
+            if read_note(path) != self.note:
+                raise ValueError(
+                    f"{self.folder} was painted otherwise; begin anew by --force instead of "
+                    "--resume"
+                )
+            if path.name != _name(self.num_frames):
+                break
+            self.paths.append(path)
+            self.num_frames += count_frames(path)
+
+    def add(self, frame: Frame) -> None:
+        """Write the next frame; OSError if there is no room for it. After an error nothing more is
+        written, because there would be a gap.
+        """
+        if self.has_failed:
+            return
+        try:
+            if self.writer is None:
+                self._begin()
+            self.writer.add(frame)
+            self.num_frames += 1
+            if self.writer.num_frames == FRAMES:
+                self.finish()
+        except BaseException:
+            self.has_failed, self.writer = True, None
+            self.writing.__exit__(*sys.exc_info())  # without the part
+            raise
+
     def _begin(self) -> None:
-        path = self.folder / f"{self.num_frames:08}.nut"
-        file = self.stack.enter_context(replacing(path))
+        self.path = self.folder / _name(self.num_frames)
+        file = self.writing.enter_context(replacing(self.path))
         self.writer = PartWriter(
             Path(file.name), self.target, self.outline, crf=self.crf, note=self.note
         )
-        self.stack.callback(self.writer.close)
-        self.paths.append(path)
+        self.writing.callback(self.writer.close)
 
     def finish(self) -> None:
         """Finish the part that was begun last, if it is not finished yet."""
-        self.writer = None
-        self.stack.close()
-        if not self.paths:
-            self.folder.rmdir()
+        if self.writer:
+            self.writer = None
+            self.writing.close()
+            self.paths.append(self.path)
 
     def join(self, *, exists_ok: bool) -> None:
         """Make the whole video, with the source's sound, and delete the parts."""
+        self.finish()
         join_parts(self.paths, self.source, self.target, exists_ok=exists_ok)
-        shutil.rmtree(self.folder)
+        self._delete()
+
+    def _delete(self) -> None:
+        """All parts, and what a killed run has left of one."""
+        for pattern in ("*.nut", ".*.part"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
 
 def folder_for(target: Path) -> Path:
     """Where a video's parts are."""
     return target.with_name(target.name + ".parts")
+
+
+def has_parts(target: Path) -> bool:
+    """Whether there are parts of a video from which a run could go on."""
+    return any(folder_for(target).glob("*.nut"))
+
+
+def _name(first_frame: int) -> str:
+    return f"{first_frame:08}.nut"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A folder for one process alone, as far as the system has locks; deleted in the end if it is
+    empty.
+
+    Raises:
+        OSError: it cannot be made.
+        ValueError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if os.name == "posix":
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor, folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"{folder} is in use: another run paints this video") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # of some network's file systems
+            raise

@@ -55,12 +55,12 @@ class Steadiness:
 
         Args:
             photo: (1, 3, H, W) uint8 RGB.
-            painting: (1, 3, H', W') uint8 RGB.
+            painting: likewise; another size, as of a sheet of several, stays as it is.
 
         Returns:
-            (1, 3, H', W') uint8 RGB.
+            uint8 RGB of the painting's size.
         """
-        if not self.amount:
+        if not self.amount or painting.shape != photo.shape:
             return painting
         seen, new = self._shrunk(_rows(photo)), _rows(painting).astype(np.float32)
         if self.painting is None or self.painting.shape != new.shape:
