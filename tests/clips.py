@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ def make_clip(
     turned: int = 0,
     language: str | None = None,
     layout: str = "stereo",
+    **settings: Any,
 ) -> Path:
     """Write frames, (1, 3, H, W) float32 in [0, 1] each, and a tone of 440 Hz.
 
@@ -31,6 +33,7 @@ def make_clip(
         turned: degrees by which a player turns the picture counterclockwise.
         language: of the sound, in three letters.
         layout: of the sound's channels.
+        settings: of the codec, such as its sample_aspect_ratio.
     """
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "A clip"
@@ -40,6 +43,8 @@ def make_clip(
         video.width, video.height = width, height
         video.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         video.codec_context.time_base = 1 / rate
+        for name, value in settings.items():
+            setattr(video.codec_context, name, value)
         if turned:
             video.set_display_rotation(turned)
         voice = container.add_stream(sound, rate=48_000) if sound else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import fast
 import predict
-from fast import paint_video
+from fast import StyleModel, paint_video
 from fast.video.parts import FRAMES, folder_for
 from media import Frame, PartWriter, read_frames, write_image
 from tests.clips import make_clip, sound_of
@@ -89,8 +89,10 @@ def test_parts_that_were_painted_otherwise_are_not_gone_on_with(clip, tmp_path):
     target = tmp_path / "b.mp4"
     with pytest.raises(KeyboardInterrupt):
         paint_video(clip, target, negative_until(5, KeyboardInterrupt()), note="one")
-    with pytest.raises(ValueError, match="painted otherwise"):
-        paint_video(clip, target, negative, note="another", resume=True)
+    others = [{"note": "another"}, {"size": 32}, {"steadiness": 0.5}, {"crf": 20}]
+    for changed in others:
+        with pytest.raises(ValueError, match="painted otherwise"):
+            paint_video(clip, target, negative, resume=True, **{"note": "one"} | changed)
     paint_video(clip, target, negative, note="another", force=True)
     assert_painted(clip, target)
 
@@ -123,6 +125,31 @@ def test_photos_and_videos_by_one_command(clip, tmp_path, tiny_model, run):
     assert code == 1 and "exists" in err
     code, out, err = run(predict, "--model", tiny_model, clip, "-o", paths[0].parent, "--resume")
     assert (code, out) == (0, "")
+
+
+def test_a_stopped_command_tells_of_the_painted_frames_and_goes_on(
+    clip, tmp_path, tiny_model, run, monkeypatch
+):
+    output, paint = tmp_path / "b.mp4", StyleModel.paint
+    calls = iter(range(FRAMES + 5))
+
+    def paint_some(*args, **look):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return paint(*args, **look)
+
+    arguments = ["--model", tiny_model, clip, "-o", output, "--size", 32]
+    with monkeypatch.context() as patch:
+        patch.setattr(StyleModel, "paint", paint_some)
+        code, _, err = run(predict, *arguments)
+    assert code == 130 and f"{folder_for(output)} keeps the painted frames for --resume" in err
+    for changed in (["--strength", 0.5], ["--preserve-color"], ["--model", "starry_night"]):
+        code, _, err = run(predict, *arguments, *changed, "--resume")
+        assert code == 1 and "painted otherwise" in err and "keeps" not in err
+    code, _, err = run(predict, *arguments, "--resume")
+    assert code == 0, err
+    assert len(list(read_frames(output))) == FRAMES + 12
+    assert next(read_frames(output)).pixels.shape == (1, 3, 20, 32)
 
 
 def test_all_flags_of_the_look(clip, tmp_path, tiny_model, run):

@@ -6,7 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from media import Frame, PartWriter, join_parts, read_frames, read_note, read_outline
+from media import (
+    Frame,
+    PartWriter,
+    join_parts,
+    read_frames,
+    read_note,
+    read_outline,
+    write_image,
+)
 from tests.clips import NTSC, make_clip, sound_of
 from tests.conftest import smooth_image
 
@@ -137,6 +145,62 @@ def test_a_phone_held_upright(tmp_path, frames):
         assert torch.equal(torch.rot90(a.pixels, 1, (2, 3)), b.pixels)
     target = copied(upright, tmp_path / "b.mp4")
     assert next(read_frames(target)).pixels.shape == (1, 3, 64, 48)
+
+
+@pytest.mark.parametrize(("turned", "shown"), [(0, Fraction(4, 3)), (90, Fraction(3, 4))])
+def test_pixels_that_are_not_square(tmp_path, frames, turned, shown):
+    aspect = {"sample_aspect_ratio": Fraction(4, 3)}
+    source = make_clip(tmp_path / "a.mp4", frames, turned=turned, **aspect)
+    target = copied(source, tmp_path / "b.mp4")
+    assert next(read_frames(source)).pixel_aspect == shown
+    assert next(read_frames(target)).pixel_aspect == shown
+
+
+def test_hdr_is_told_of(tmp_path, frames):
+    source = make_clip(tmp_path / "a.mp4", frames, color_trc=16)
+    with pytest.warns(UserWarning, match="a.mp4 is in HDR"):
+        assert len(list(read_frames(source))) == len(frames)
+
+
+def test_frames_of_unknown_colours_are_taken_for_bt709_if_they_are_high(tmp_path):
+    """One file whose colours are named so, and one that does not say."""
+    green = torch.tensor([0.1, 0.8, 0.2]).view(1, 3, 1, 1)
+    for height, is_same in ((720, True), (360, False)):
+        pixels = [
+            next(
+                read_frames(
+                    make_clip(
+                        tmp_path / f"{height}.mp4",
+                        [green.expand(1, 3, height, 64)],
+                        sound=None,
+                        colorspace=colorspace,
+                    )
+                )
+            ).pixels.float()
+            for colorspace in (1, 2)
+        ]
+        assert ((pixels[0] - pixels[1]).abs().mean() < 1) == is_same
+
+
+def test_a_cover_picture_is_no_video(tmp_path, frames):
+    clip = make_clip(tmp_path / "a.mp4", frames)
+    write_image(tmp_path / "cover.png", frames[0])
+    song = tmp_path / "song.mp4"
+    with (
+        av.open(str(clip)) as source,
+        av.open(str(tmp_path / "cover.png")) as cover,
+        av.open(str(song), "w") as target,
+    ):
+        voice = target.add_stream_from_template(source.streams.audio[0])
+        picture = target.add_stream_from_template(cover.streams.video[0])
+        picture.disposition = av.stream.Disposition.attached_pic
+        for stream, packets in ((picture, cover.demux()), (voice, source.demux(audio=0))):
+            for packet in packets:
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+    with pytest.raises(ValueError, match="there is no video in this file"):
+        read_outline(song)
 
 
 def test_colours(tmp_path):

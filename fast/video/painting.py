@@ -102,7 +102,7 @@ def _paint_rest(
     ):
         ahead = map_ahead(reader, lambda _: next(frames, None), count())
         paintings = ((frame, as_bytes(paint(frame.pixels))) for frame in takewhile(bool, ahead))
-        written = map_ahead(writer, write, paintings, finish=True)
+        written = map_ahead(writer, write, paintings)
         for done, _ in enumerate(written, first + 1):
             if progress:
                 progress(done)
