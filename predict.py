@@ -43,7 +43,7 @@ from fast.video import (
     paint_video,
     paint_videos,
 )
-from media import Picture, read_image
+from media import Picture, read_image, sha256
 from models.device import pick_device
 from models.memory import keep_pages, peak_memory
 
@@ -222,15 +222,14 @@ def main() -> int:
             size=size,
             steadiness=args.steadiness,
             crf=args.crf,
-            note=f"{[str(path) for path in paths]} {args.blend} {args.grid} {args.mask} "
-            f"{args.invert_mask} {look_of(args)}",
+            note=note_of(args, paths) if videos else "",
             progress=frames_bar.update,
             **existing,
         ),
     )
     is_quiet = is_quiet or is_single
     try:
-        for outcome in tqdm(outcomes, total=len(jobs), unit="photo", disable=is_quiet):
+        for outcome in tqdm(outcomes, total=len(jobs), unit="file", disable=is_quiet):
             bar.close()
             report(outcome)
             painted += outcome.is_painted
@@ -308,6 +307,12 @@ def look_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("strength", "stroke", "preserve_color")}
 
 
+def note_of(args: argparse.Namespace, paths: list[Path]) -> str:
+    """What paintings depend on besides the photo and its size."""
+    files = [sha256(path) for path in (*paths, *([args.mask] if args.mask else []))]
+    return f"{files} {args.blend} {args.grid} {args.invert_mask} {look_of(args)}"
+
+
 def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
     """The mask of --mask; a ValueError names the flag."""
     try:
@@ -320,21 +325,30 @@ class FramesBar:
     """A bar for the frames of one video after the other."""
 
     def __init__(self, *, disable: bool) -> None:
-        self.bar = tqdm(unit="frame", leave=False, delay=PATIENCE, disable=disable or None)
+        self.disable = disable or None  # a log needs no bar
+        self.bar: tqdm | None = None
         self.begun: list[Job] = []
 
     def update(self, job: Job, done: int, total: int | None) -> None:
         """Show that so many frames of a video are done, of about so many."""
         if job not in self.begun:
             self.begun.append(job)
-            self.bar.reset(total)
-            self.bar.initial = self.bar.n = done  # the rate is that of this run
-            self.bar.set_description(job.source.name)
+            self.close()
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                desc=cli.printable(job.source.name),
+                unit="frame",
+                delay=PATIENCE,
+                leave=False,
+                disable=self.disable,
+            )
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
         """Take the bar away."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def report(outcome: Outcome) -> None:

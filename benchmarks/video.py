@@ -48,13 +48,12 @@ def frames_per_second(ours: bool, device: torch.device) -> float:
             model = fast.load("starry_night", device=str(device))
             start = time.perf_counter()
             paint_video(CLIP, target, model, size=SIZE)
-            num_frames = len(list(read_frames(target)))
         else:
             net = PlainNet(load_net("starry_night", device=str(device), precision="float32"))
             start = time.perf_counter()
             textbook_video(target, net, device)
-            num_frames = TEXTBOOK_FRAMES
-        return num_frames / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return len(list(read_frames(target))) / seconds
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from media import FORMATS, HEIF, VIDEOS, check_format, check_video_format, find_images
 from media.formats import VIDEO_FORMATS
 
+MOVING = (".avif", ".gif", ".png")  # images that may be animations
 STREAM = "-"  # standard input or output
 
 
@@ -30,7 +31,8 @@ class Job:
         """Whether all frames are to be painted; those of an animation if the target is a video."""
         if not self.source or not self.target:
             return False
-        return _suffix(self.source) in VIDEOS or _suffix(self.target) in VIDEO_FORMATS
+        wants_video = _suffix(self.target) in VIDEO_FORMATS
+        return _suffix(self.source) in VIDEOS or (_suffix(self.source) in MOVING and wants_video)
 
 
 def plan_jobs(
@@ -76,7 +78,10 @@ def plan_jobs(
         if job.source is None and job.target and _suffix(job.target) in VIDEO_FORMATS:
             raise ValueError(f"-o {output}: videos are not read from standard input")
         if job.target:
-            (check_video_format if job.is_video else check_format)(job.target)
+            if job.is_video:
+                check_video_format(job.target)
+            else:
+                check_format(job.target)
         elif job.source and _suffix(job.source) in VIDEOS:
             raise ValueError(f"-o -: the video {job.source} needs a file to be painted to")
         jobs = [job]

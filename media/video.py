@@ -29,7 +29,7 @@ class Frame:
     """A frame of a video.
 
     Args:
-        pixels: (1, 3, H, W) uint8 RGB, upright.
+        pixels: (1, 3, H, W) uint8 RGB, upright; H and W are even.
         time: in ticks.
         tick: seconds.
         pixel_aspect: width of a pixel, divided by its height.
@@ -93,6 +93,8 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & pyav().stream.Disposition.attached_pic:
             raise ValueError(f"{path}: there is no video in this file")
+        if stream.codec_context is None:
+            raise ValueError(f"{path}: there is no decoder for this video")
         yield container, stream
 
 
@@ -114,8 +116,9 @@ def read_outline(path: Path) -> Outline:
 def read_frames(path: Path, *, long_side: int | None = None) -> Iterator[Frame]:
     """The frames of a video, one after the other, upright.
 
-    What is damaged is left out, with a warning at the end. The colours become those of BT.709,
-    without tone mapping.
+    What is damaged is left out, with a warning at the end. An odd last row or column is left out,
+    too: no common codec takes it. Colours are read by the file's own matrix and range, without tone
+    mapping.
 
     Args:
         path: video file, in any format that FFmpeg knows.
@@ -162,4 +165,5 @@ def _pixels(picture: Any, size: tuple[int, int]) -> Tensor:
         interpolation="LANCZOS",
     ).to_ndarray()
     rgb = np.rot90(rgb, round(picture.rotation / 90))
+    rgb = rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2]
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]

@@ -21,8 +21,9 @@ from media.video import (
     pyav,
 )
 
-# FFmpeg's names for each suffix that can be written: container, codec, and the codec's options.
-# Without frames that refer to later ones, which would tie a part of a video to the next.
+# FFmpeg's names for each suffix that can be written: container, codec, and the codec's options: no
+# B-frames (bf), so that frames are stored in the order of their times, and in VP9 the quality of
+# the crf alone, whatever the bit rate (b).
 _H264 = ("libx264", {"preset": "medium", "bf": "0"})
 _VP9 = ("libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
 _FORMATS = {
@@ -55,7 +56,7 @@ class PartWriter:
         path: file to write.
         like: the whole video's path, whose suffix chooses the codec.
         outline: of the video that is painted.
-        crf: constant rate factor, 0 (lossless) to 51 (worst).
+        crf: constant rate factor, 0 (best) to 51 (worst).
         note: text to keep in the file, see `read_note`.
     """
 
@@ -73,7 +74,7 @@ class PartWriter:
     def add(self, frame: Frame) -> None:
         """Write a frame, later than those before it and of their size.
 
-        Height and width must be even for these codecs: an odd last row or column is left out.
+        An odd last row or column is left out.
 
         Raises:
             OSError: there is no room for it.
@@ -133,8 +134,9 @@ def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: 
     """Make a video of parts and of the sound of another one, completely or not at all.
 
     The sound is copied as it is, or encoded anew where the target's format does not take it; from a
-    place on where it cannot be read any more it is left out, with a warning. Title and the like are
-    kept; subtitles are not. A start later than 0 becomes 0.
+    place on where it cannot be read any more it is left out, with a warning. Where its times go
+    back it goes on after what is there. Title and the like are kept; subtitles are not. A start
+    later than 0 becomes 0.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -153,8 +155,12 @@ def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: 
         output.metadata.update({k: v for k, v in original.metadata.items() if k in _KEPT})
         with open_video(parts[0]) as (_, first):
             video = output.add_stream_from_template(first)
-        packets = [_picture_packets(parts, video, end=_end(pictures))]
-        voices = {stream.index: _Voice(output, stream) for stream in original.streams.audio}
+        packets = [_picture_packets(parts, video, pictures)]
+        voices = {
+            stream.index: _Voice(output, stream)
+            for stream in original.streams.audio
+            if stream.codec_context is not None  # else there is no decoder for it
+        }
         if voices:
             packets.append(_sound_packets(original, source, voices))
         start = max(0, Fraction(original.start_time or 0, pyav().time_base))
@@ -172,21 +178,16 @@ def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: 
         warnings.warn(f"{source}: {num_damaged} damaged pieces of sound left out", stacklevel=2)
 
 
-def _end(stream: Any) -> Fraction | None:
-    """When the last picture of a stream ends, in seconds, if the file says so."""
-    if stream.duration is None:
-        return None
-    return ((stream.start_time or 0) + stream.duration) * stream.time_base
-
-
-def _picture_packets(parts: Sequence[Path], stream: Any, *, end: Fraction | None) -> Iterator[Any]:
-    """The pictures of all parts, as packets of one stream; the last one is shown up to the end."""
-    packet = None
-    for packet, following in pairwise(chain(_packets(parts), [None])):
+def _picture_packets(parts: Sequence[Path], stream: Any, original: Any) -> Iterator[Any]:
+    """The pictures of all parts, as packets of one stream. The last one is shown as long as the
+    original's, if all are there.
+    """
+    for number, (packet, following) in enumerate(pairwise(chain(_packets(parts), [None])), 1):
         packet.stream, packet.dts = stream, packet.pts  # no frame waits for another
         if following:
             packet.duration = following.pts - packet.pts
-        elif end is not None:
+        elif number == original.frames and original.duration is not None:
+            end = ((original.start_time or 0) + original.duration) * original.time_base
             packet.duration = max(1, round(end / packet.time_base) - packet.pts)
         yield packet
 
@@ -200,7 +201,8 @@ def _packets(parts: Sequence[Path]) -> Iterator[Any]:
 def _sound_packets(original: Any, path: Path, voices: dict[int, "_Voice"]) -> Iterator[Any]:
     """The sound, as packets of the new streams."""
     try:
-        for packet in original.demux(*original.streams.audio):
+        streams = [stream for stream in original.streams.audio if stream.index in voices]
+        for packet in original.demux(*streams):
             yield from voices[packet.stream.index].packets(packet)
     except pyav().FFmpegError as error:
         warnings.warn(f"{path}: some sound is left out: {error.strerror}", stacklevel=2)
@@ -225,22 +227,25 @@ class _Voice:
             self.layout = {1: "mono", 6: "5.1"}.get(channels, "stereo")
             self.stream.codec_context.layout = self.layout
         self.stream.metadata.update(source.metadata)  # the language
-        self.last: int | None = None  # time of the last packet
+        self.end: int | None = None  # of the last packet
+        self.shift = 0  # of times that have gone back
         self.setup, self.resampler = None, None
         self.next: int | None = None  # time of the next sample that is encoded
 
     def packets(self, packet: Any) -> Iterator[Any]:
-        """What a packet of the source, empty at the end, becomes; times that go back are left
-        out.
-        """
+        """What a packet of the source, empty at the end, becomes."""
         if self.is_copied:
             packets = [packet] if packet.size else []
         else:
             packets = self._encoded(packet)
         for new in packets:
-            if new.dts is not None and (self.last is None or new.dts > self.last):
-                self.last, new.stream = new.dts, self.stream
-                yield new
+            if new.dts is None or new.pts is None:
+                continue
+            if self.end is not None and new.dts + self.shift < self.end - new.duration // 2:
+                self.shift = self.end - new.dts
+            new.pts, new.dts = new.pts + self.shift, new.dts + self.shift
+            self.end, new.stream = new.dts + max(1, new.duration or 0), self.stream
+            yield new
 
     def _encoded(self, packet: Any) -> Iterator[Any]:
         try:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from fast.video import Steadiness
-from media import as_bytes
+from media import as_bytes, resize
 from tests.conftest import smooth_image
 
 HEIGHT, WIDTH = 120, 160
@@ -48,6 +48,48 @@ def test_strokes_move_with_the_photo():
     inner = slice(20, WIDTH - 45)  # what enters at the right border is not known
     assert change(result[..., inner], painted[..., 21 : 21 + WIDTH][..., inner]) < 5
     assert change(result[..., -1:], own[..., -1:]) < 5
+
+
+def test_strokes_stay_as_strong_as_they_were():
+    """Moved by half a pixel 200 times, they neither fade nor grow beyond black and white."""
+    width = WIDTH + 120
+    scene = textured(HEIGHT, width)
+    steady, first = Steadiness(), None
+    for number in range(200):
+        x, rest = divmod(number, 2)
+        photo = scene[..., x : x + WIDTH]
+        if rest:
+            photo = (photo + scene[..., x + 1 : x + 1 + WIDTH]) / 2
+        result = steady(as_bytes(photo), strokes(number % 3)).float()
+        first = result if first is None else first
+    assert 0 <= steady.painting.min() and steady.painting.max() <= 255
+    assert 0.4 < result.std() / first.std() < 1.1
+
+
+def test_large_frames_are_compared_at_a_smaller_size():
+    """A pan over a frame of twice the size at which frames are compared."""
+    scene, painted = (as_bytes(textured(540, 1020, seed=seed)) for seed in (0, 100))
+    steady = Steadiness()
+    for number in range(4):
+        x = 8 * number
+        own = painted if number == 0 else as_bytes(textured(540, 1020, seed=200 + number))
+        result = steady(scene[..., x : x + 960], own[..., :960])
+    assert change(result[..., 100:800], painted[..., x:][..., 100:800]) < 6
+
+
+def test_what_is_enlarged_too_far_is_painted_anew():
+    """The camera comes nearer by 4 % a frame."""
+    scene, steady = textured(HEIGHT, WIDTH), Steadiness()
+    first = steady(as_bytes(scene), strokes(0))
+    nearer = first
+    for number in range(1, 26):
+        height, width = (round(side / 1.04**number) for side in (HEIGHT, WIDTH))
+        top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
+        cut = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
+        result = steady(as_bytes(resize(scene[cut], (HEIGHT, WIDTH))), strokes(1))
+        nearer = resize(first[cut], (HEIGHT, WIDTH))
+    middle = (..., slice(40, 80), slice(50, 110))
+    assert change(result[middle], strokes(1)[middle]) < change(result[middle], nearer[middle])
 
 
 def test_what_changes_is_painted_anew():

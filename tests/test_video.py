@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_two_recordings_in_one_file(tmp_path, frames, suffix):
     source.write_bytes(b"".join(recording.read_bytes() for recording in recordings))
     target = copied(source, tmp_path / f"b{suffix}")
     assert len(list(read_frames(target))) == len(list(read_frames(source)))
-    assert sound_of(target)[1] >= 10 / NTSC - 0.05
+    assert sound_of(target)[1] == pytest.approx(20 / NTSC, abs=0.1)
 
 
 def test_a_late_start_becomes_the_start(tmp_path, frames):
@@ -142,7 +143,8 @@ def test_a_phone_held_upright(tmp_path, frames):
     level = make_clip(tmp_path / "level.mp4", frames)
     upright = make_clip(tmp_path / "upright.mp4", frames, turned=90)
     for a, b in zip(read_frames(level), read_frames(upright), strict=True):
-        assert torch.equal(torch.rot90(a.pixels, 1, (2, 3)), b.pixels)
+        a = replace(a, pixels=torch.rot90(a.pixels, 1, (2, 3)))
+        assert difference(a, b) < 2  # the encoder's result varies
     target = copied(upright, tmp_path / "b.mp4")
     assert next(read_frames(target)).pixels.shape == (1, 3, 64, 48)
 
@@ -242,6 +244,26 @@ def test_damaged_pieces_are_left_out(tmp_path, frames):
     with pytest.warns(UserWarning, match=r"a\.mp4: \d+ damaged pieces were left out"):
         num_frames = len(list(read_frames(source)))
     assert 20 < num_frames < 40
+
+
+def test_a_file_that_ends_early_ends_with_its_last_picture(tmp_path, frames):
+    source = make_clip(tmp_path / "whole.mp4", frames * 4, sound=None)
+    early = tmp_path / "early.mp4"
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(early), "w", options={"movflags": "faststart"}) as copy,
+    ):
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux():
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    early.write_bytes(early.read_bytes()[: early.stat().st_size * 2 // 3])
+    num_frames = len(list(read_frames(early)))
+    target = copied(early, tmp_path / "b.mp4", num_parts=1)
+    assert 10 < num_frames < 40
+    with av.open(str(target)) as container:
+        assert container.duration / 1e6 == pytest.approx(num_frames / NTSC, abs=0.07)
 
 
 def test_a_file_that_ends_early(tmp_path, frames):

@@ -4,7 +4,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -49,7 +48,7 @@ def paint_video(
         size: longer side in px; the video's own by default. An odd last row or column is left out.
         steadiness: from 0 to 2, how much a photo may change before its strokes do; 0 paints each
             frame by itself.
-        crf: constant rate factor of the encoder, 0 (lossless) to 51 (worst).
+        crf: constant rate factor of the encoder, 0 (best) to 51 (worst).
         note: whatever the painting depends on besides; parts with other notes are refused.
         resume: go on from the parts of an earlier run; not with force.
         force: replace the target, and begin anew where there are parts.
@@ -83,16 +82,16 @@ def _paint_rest(
 ) -> None:
     """Paint the frames that are not in the parts yet."""
     first = parts.num_frames
+    if progress:
+        progress(first)
     photo = deque(islice(frames, first), maxlen=1)
     if photo:  # strokes go on from the last one
         painting = deque(read_frames(parts.paths[-1]), maxlen=1)
         steady(photo[0].pixels, painting[0].pixels)
-    if progress:
-        progress(first)
 
     def write(pair: tuple[Frame, Tensor]) -> None:
         frame, painting = pair
-        parts.add(replace(frame, pixels=steady(frame.pixels, painting)))
+        parts.add(frame, lambda: steady(frame.pixels, painting))
 
     # As in fast/pipeline.py: torch fixes a thread's number of cores when first asked.
     fix = torch.get_num_threads
@@ -143,7 +142,6 @@ def paint_videos(
             yield outcome
             continue
         try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
             paint_video(
                 job.source,
                 job.target,

@@ -3,9 +3,12 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from media import Frame, Outline, PartWriter, count_frames, join_parts, read_note
 from media.files import replacing
@@ -77,16 +80,22 @@ class Parts:
             self.paths.append(path)
             self.num_frames += count_frames(path)
 
-    def add(self, frame: Frame) -> None:
-        """Write the next frame; OSError if there is no room for it. After an error nothing more is
-        written, because there would be a gap.
+    def add(self, frame: Frame, paint: Callable[[], Tensor]) -> None:
+        """Write the painting of the next frame; OSError if there is no room for it.
+
+        After an error, the painting's too, nothing more is written: there would be a gap.
         """
         if self.has_failed:
             return
         try:
+            painted = replace(frame, pixels=paint())
+        except BaseException:
+            self.has_failed = True  # what is written stays
+            raise
+        try:
             if self.writer is None:
                 self._begin()
-            self.writer.add(frame)
+            self.writer.add(painted)
             self.num_frames += 1
             if self.writer.num_frames == FRAMES:
                 self.finish()
