@@ -7,8 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from media import FORMATS, HEIF, VIDEOS, check_format, check_video_format, find_images
-from media.formats import VIDEO_FORMATS
+from media import (
+    FORMATS,
+    HEIF,
+    VIDEO_FORMATS,
+    VIDEOS,
+    check_format,
+    check_video_format,
+    find_images,
+)
 
 MOVING = (".avif", ".gif", ".png")  # images that may be animations
 STREAM = "-"  # standard input or output

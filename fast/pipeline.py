@@ -3,17 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
-
 from fast.jobs import Job
-from fast.workers import map_ahead
+from fast.workers import map_ahead, reader_and_writer
 from media import Picture, decode_image, encode_image, read_image, write_atomically
 
 # Errors of one photo that do not affect the others.
@@ -104,13 +101,7 @@ def paint_photos(
             skip_or_raise(outcome)
         outcome.picture = None
 
-    # torch fixes a thread's number of cores when first asked; ask before painting lowers it for new
-    # threads.
-    fix = torch.get_num_threads
-    with (
-        ThreadPoolExecutor(1, initializer=fix) as reader,
-        ThreadPoolExecutor(1, initializer=fix) as writer,
-    ):
+    with reader_and_writer() as (reader, writer):
         outcomes = (_attempt(begin, Outcome(job)) for job in jobs)
         photos = map_ahead(reader, partial(_attempt, read), outcomes)
         paintings = (_attempt(make, outcome) for outcome in photos)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,25 @@ def map_ahead(
             yield from (future.result() for future in pending)
         raise
     yield from (future.result() for future in pending)
+
+
+def ahead_of(executor: Executor, items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, but none is None; the next one is made while the caller uses the last."""
+    made = map_ahead(executor, lambda _: next(items, None), count())
+    return takewhile(lambda item: item is not None, made)
+
+
+@contextmanager
+def reader_and_writer() -> Iterator[tuple[Executor, Executor]]:
+    """A thread for reading and one for writing, beside the caller's that paints."""
+    # torch fixes a thread's number of cores when first asked; ask before painting lowers it for new
+    # threads.
+    fix = torch.get_num_threads
+    with (
+        ThreadPoolExecutor(1, initializer=fix) as reader,
+        ThreadPoolExecutor(1, initializer=fix) as writer,
+    ):
+        yield reader, writer
 
 
 @dataclass(frozen=True)

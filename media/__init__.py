@@ -1,7 +1,15 @@
 """Pixels in and out: the only place that knows Pillow and PyAV, and how floats become bytes."""
 
 from media.files import sha256, write_atomically
-from media.formats import FORMATS, HEIF, VIDEOS, check_format, check_video_format, find_images
+from media.formats import (
+    FORMATS,
+    HEIF,
+    VIDEO_FORMATS,
+    VIDEOS,
+    check_format,
+    check_video_format,
+    find_images,
+)
 from media.images import Picture, Window, decode_image, read_image
 from media.pil import PilImage, from_pil, read_mask, to_pil
 from media.pixels import as_bytes, as_float, resize
@@ -14,6 +22,7 @@ __all__ = [
     "FORMATS",
     "HEIF",
     "VIDEOS",
+    "VIDEO_FORMATS",
     "VIDEO_HINT",
     "Frame",
     "Outline",

@@ -37,8 +37,19 @@ FOREIGN = {
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
 }
 
-# Videos that can be written, and others that are only read.
-VIDEO_FORMATS = (".m4v", ".mkv", ".mov", ".mp4", ".webm")
+# FFmpeg's names for each suffix that can be written: container, codec, and the codec's options: no
+# B-frames (bf), so that frames are stored in the order of their times, and in VP9 the quality of
+# the crf alone, whatever the bit rate (b).
+_H264 = ("libx264", {"preset": "medium", "bf": "0"})
+_VP9 = ("libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
+VIDEO_FORMATS = {
+    ".mp4": ("mp4", *_H264),
+    ".m4v": ("mp4", *_H264),
+    ".mov": ("mov", *_H264),
+    ".mkv": ("matroska", *_H264),
+    ".webm": ("webm", *_VP9),
+}
+# These, and others that are only read.
 VIDEOS = {
     *VIDEO_FORMATS,
     *(".3gp", ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from media.files import replacing
-from media.formats import check_video_format
+from media.formats import VIDEO_FORMATS, check_video_format
 from media.video import (
     BT709,
     Frame,
@@ -21,18 +21,6 @@ from media.video import (
     pyav,
 )
 
-# FFmpeg's names for each suffix that can be written: container, codec, and the codec's options: no
-# B-frames (bf), so that frames are stored in the order of their times, and in VP9 the quality of
-# the crf alone, whatever the bit rate (b).
-_H264 = ("libx264", {"preset": "medium", "bf": "0"})
-_VP9 = ("libvpx-vp9", {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"})
-_FORMATS = {
-    ".mp4": ("mp4", *_H264),
-    ".m4v": ("mp4", *_H264),
-    ".mov": ("mov", *_H264),
-    ".mkv": ("matroska", *_H264),
-    ".webm": ("webm", *_VP9),
-}
 # Sound that is kept as it is in each container, because players know it there; and the codec for
 # other sound.
 _PLAYED = ("aac", "ac3", "alac", "eac3", "mp3")
@@ -63,7 +51,7 @@ class PartWriter:
     def __init__(self, path: Path, like: Path, outline: Outline, *, crf: int, note: str) -> None:
         self.path = path
         self.outline = outline
-        self.codec, self.options = _FORMATS[like.suffix.lower()][1:]
+        self.codec, self.options = VIDEO_FORMATS[like.suffix.lower()][1:]
         self.options = self.options | {"crf": str(crf)}
         self.num_frames = 0
         self.stream = None
@@ -148,7 +136,7 @@ def join_parts(parts: Sequence[Path], source: Path, target: Path, *, exists_ok: 
         file = stack.enter_context(replacing(target, exists_ok=exists_ok))
         original, pictures = stack.enter_context(open_video(source))
         stack.enter_context(errors_naming(target))
-        name = _FORMATS[target.suffix.lower()][0]
+        name = VIDEO_FORMATS[target.suffix.lower()][0]
         options = {"movflags": "faststart"} if name in ("mp4", "mov") else {}
         temporary = Path(file.name)
         output = stack.enter_context(open_container(temporary, "w", format=name, options=options))

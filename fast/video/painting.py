@@ -3,19 +3,17 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import count, islice, takewhile
+from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fast.jobs import Job
 from fast.pipeline import PHOTO_ERRORS, Outcome
 from fast.video.parts import Parts, folder_for, has_parts
 from fast.video.steadiness import Steadiness
-from fast.workers import map_ahead
+from fast.workers import ahead_of, map_ahead, reader_and_writer
 from media import Frame, as_bytes, check_video_format, pyav, read_frames, read_outline
 
 CRF = 18  # of 0 to 51: brush strokes are all edges; more would smear them
@@ -93,14 +91,9 @@ def _paint_rest(
         frame, painting = pair
         parts.add(frame, lambda: steady(frame.pixels, painting))
 
-    # As in fast/pipeline.py: torch fixes a thread's number of cores when first asked.
-    fix = torch.get_num_threads
-    with (
-        ThreadPoolExecutor(1, initializer=fix) as reader,
-        ThreadPoolExecutor(1, initializer=fix) as writer,
-    ):
-        ahead = map_ahead(reader, lambda _: next(frames, None), count())
-        paintings = ((frame, as_bytes(paint(frame.pixels))) for frame in takewhile(bool, ahead))
+    with reader_and_writer() as (reader, writer):
+        ahead = ahead_of(reader, frames)
+        paintings = ((frame, as_bytes(paint(frame.pixels))) for frame in ahead)
         written = map_ahead(writer, write, paintings)
         for done, _ in enumerate(written, first + 1):
             if progress:
