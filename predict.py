@@ -176,7 +176,7 @@ def split_models(groups: list[list[str]], inputs: list[str]) -> tuple[list[str],
 def main() -> int:
     args = parse_args()
     if args.list:
-        return list_models(args.model)
+        return list_models(args.model + args.inputs)
     check_flags(args)
     paths = [find_model(model) for model in args.model] or find_models()
     processes = Processes(on_cpu=args.device == "cpu")

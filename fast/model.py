@@ -57,7 +57,7 @@ class StyleModel:
         stroke: float = 1.0,
         preserve_color: bool = False,
         size: int | None = None,
-        mask: Tensor | PilImage | Path | str | None = None,
+        mask: Tensor | PilImage | np.ndarray | Path | str | None = None,
         invert_mask: bool = False,
         output: Path | str | None = None,
     ) -> Tensor | PilImage | Path:
@@ -65,13 +65,14 @@ class StyleModel:
 
         Args:
             photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; a numpy array
-                (H, W, 3) or (H, W, 4), uint8 RGB or RGBA; or an image file.
+                as for media.from_pil, RGB, RGBA or grey; or an image file.
             strength: 0 is the photo, 1 the painting; up to 1.5 the painting is painted again.
             stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
             mask: what to paint, white or opaque, of the photo's proportions; its border is
-                softened. Or a tensor (H, W), bool or in [0, 1], of the result's size.
+                softened. A PIL image, a numpy array or an image file; or, of the result's size, a
+                tensor (H, W), bool or in [0, 1].
             invert_mask: paint what the mask leaves out.
             output: image file to write, in the format of its suffix; an existing one is replaced.
 
@@ -204,7 +205,9 @@ def load(
     return StyleModel(nets, parts, max_memory)
 
 
-def as_mask(mask: Tensor | PilImage | Path | str, photo: Picture, *, invert: bool) -> Tensor:
+def as_mask(
+    mask: Tensor | PilImage | np.ndarray | Path | str, photo: Picture, *, invert: bool
+) -> Tensor:
     """(1, 1, H, W) of the photo's size, 1 (or 255 in uint8) where it is to be painted.
 
     Raises:

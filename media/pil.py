@@ -20,7 +20,8 @@ def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -
     """An image in memory as read_image would read it from a file.
 
     Args:
-        image: a PIL image, or an array (H, W, 3) or (H, W, 4), uint8 RGB or RGBA.
+        image: a PIL image, or an array: (H, W, 3) or (H, W, 4), uint8 RGB or RGBA, or (H, W), grey
+            in uint8, or bool.
         long_side: scale the longer side to this many px; the image's own size by default.
 
     Raises:
@@ -28,16 +29,26 @@ def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -
         ValueError: an array of another kind.
     """
     if isinstance(image, np.ndarray):
-        is_image = image.ndim == 3 and image.shape[2] in (3, 4) and 0 not in image.shape
-        if not is_image or image.dtype != np.uint8:
-            kind = f"{image.shape} of {image.dtype}"
-            raise ValueError(f"an array must be (H, W, 3) or (H, W, 4) of uint8, not {kind}")
-        image = Image.fromarray(image)
+        image = Image.fromarray(_bytes(image))
     if not isinstance(image, Image.Image):
         raise TypeError(
             f"a photo is a tensor, an array, a PIL image or a path, not {type(image).__name__}"
         )
     return to_picture(image, scaled_size(image.size, long_side), image.size)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    """An array that is an image, in uint8; ValueError for another one."""
+    is_grey, is_rgb = image.ndim == 2, image.ndim == 3 and image.shape[2] in (3, 4)
+    if 0 not in image.shape and (is_grey or (is_rgb and image.dtype == np.uint8)):
+        if image.dtype == bool:
+            return 255 * image.astype(np.uint8)
+        if image.dtype == np.uint8:
+            return image
+    raise ValueError(
+        "an array must be (H, W, 3) or (H, W, 4) of uint8, or (H, W) of uint8 or bool, not "
+        f"{image.shape} of {image.dtype}"
+    )
 
 
 def to_pil(rgb: Tensor, *, like: Picture | None = None) -> Image.Image:
@@ -49,13 +60,13 @@ def to_pil(rgb: Tensor, *, like: Picture | None = None) -> Image.Image:
     return image
 
 
-def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
+def read_mask(mask: Image.Image | np.ndarray | Path | str, photo: Picture) -> Tensor:
     """A mask for a photo: its opacity if it has any transparency, else its brightness.
 
     It is scaled together with the photo, and its border is softened.
 
     Args:
-        mask: an image file, or a PIL image, of the photo's proportions.
+        mask: an image file, a PIL image or an array, as for from_pil, of the photo's proportions.
         photo: what it belongs to.
 
     Returns:
@@ -63,7 +74,7 @@ def read_mask(mask: Image.Image | Path | str, photo: Picture) -> Tensor:
 
     Raises:
         OSError: there is no such file.
-        ValueError: it is no image, or of other proportions.
+        TypeError, ValueError: it is no image; or ValueError: of other proportions.
     """
     name = mask if isinstance(mask, (str, Path)) else "the mask"
     picture = read_image(mask) if isinstance(mask, (str, Path)) else from_pil(mask)

@@ -80,7 +80,8 @@ def test_a_pil_image_gives_one_with_its_transparency(negative):
 def test_a_numpy_array_is_taken_as_an_image(negative, channels):
     photo = np.random.default_rng(0).integers(0, 256, (20, 30, channels), dtype=np.uint8)
     assert negative(photo) == negative(Image.fromarray(photo))
-    for wrong in (photo / 255, photo[..., :2], photo[0]):
+    assert negative(photo[..., 0]) == negative(Image.fromarray(photo[..., 0]))
+    for wrong in (photo / 255, photo[..., :2], photo[0, 0], photo[..., 0] / 255, photo > 9):
         with pytest.raises(ValueError, match="an array must be"):
             negative(wrong)
 
@@ -149,7 +150,8 @@ def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
     drawn.save(tmp_path / "mask.png")
     cut_out = Image.new("RGBA", (400, 200), (0, 0, 0, 0))
     cut_out.paste((0, 0, 0, 255), (200, 0, 400, 200))
-    for mask in (tmp_path / "mask.png", drawn, cut_out):
+    arrays = np.array(drawn), np.array(drawn) > 127
+    for mask in (tmp_path / "mask.png", drawn, cut_out, *arrays):
         painted = negative(photo, mask=mask)
         assert torch.allclose(painted[..., :180], photo[..., :180], atol=1e-3)
         assert torch.allclose(painted[..., 220:], 1 - photo[..., 220:], atol=1e-3)
@@ -179,6 +181,7 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"mask": torch.ones(40, 52, dtype=torch.uint8)}, "bool or from 0 to 1"),
         ({"invert_mask": True}, "needs a mask"),
         ({"mask": torch.ones(52, 40)}, "does not fit"),
+        ({"mask": np.ones((40, 52))}, "an array must be"),
         ({"stroke": 0.1, "size": 2000}, "would have to see 20000x15380 px"),
     ]:
         with pytest.raises(ValueError, match=what):

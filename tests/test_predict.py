@@ -269,6 +269,9 @@ def test_a_grid_shows_all_models_and_the_list_describes_them(
     code, out, _ = run(predict, "--list")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["model", "first", "second"]
+    assert "second" not in run(predict, "--list", "first")[1]
+    code, _, err = run(predict, "--list", "third")
+    assert code == 2 and "there is no model 'third'" in err
 
     (folder / "second.pth").write_bytes(b"<html>")
     code, out, err = run(predict, "--list")
