@@ -32,13 +32,14 @@ import interrupt
 from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS
 from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
-from fast.training.record import claimed, files_of, kept_checkpoints, written_files
+from fast.training.record import files_of, kept_checkpoints, written_files
 from fast.training.settings import (
     MIXED_PRECISIONS,
     TrainingSettings,
     accelerate_name,
     share_of_work,
 )
+from media import claimed
 from models.checkpoint import read_checkpoint
 from models.device import pick_device, pick_precision
 from models.int8 import is_exact

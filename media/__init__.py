@@ -1,6 +1,6 @@
 """Pixels in and out: the only place that knows Pillow and PyAV, and how floats become bytes."""
 
-from media.files import sha256, write_atomically
+from media.files import claimed, sha256, write_atomically
 from media.formats import (
     FORMATS,
     HEIF,
@@ -34,6 +34,7 @@ __all__ = [
     "as_float",
     "check_format",
     "check_video_format",
+    "claimed",
     "contact_sheet",
     "count_frames",
     "decode_image",

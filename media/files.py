@@ -1,4 +1,4 @@
-"""Writing a file completely or not at all."""
+"""Writing a file completely or not at all, and by one process at a time."""
 
 import errno
 import hashlib
@@ -7,7 +7,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 
 @contextmanager
@@ -61,6 +66,40 @@ def _link(source: Path, target: Path) -> bool:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
         return False
     return True
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Meanwhile nobody else claims the same file, as far as system and disk have locks.
+
+    A file `.NAME.lock` beside it is locked; that ends with this process, however it ends.
+
+    Raises:
+        OSError: there can be no file.
+        ValueError: somebody else has claimed it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("a") as file:
+        if not _lock(file):
+            raise ValueError(f"{path} is being made by another run")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _lock(file: TextIO) -> bool:
+    """Lock an open file; False if somebody else has, or has just ended and removed it. True where
+    there are no locks: on Windows, and on some disks of networks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 def sha256(path: Path) -> str:

@@ -1,14 +1,10 @@
 """What a training leaves on the disk: checkpoints, a sheet of previews, a file of losses."""
 
-import errno
 import glob
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -19,11 +15,6 @@ from media import read_image, resize, write_atomically, write_image
 from models.checkpoint import Checkpoint
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None
 
 TILE = 256  # px: side of a picture in the sheet
 MAX_ROWS, MAX_COLUMNS = 4, 12
@@ -48,38 +39,6 @@ def kept_checkpoints(output: Path) -> dict[Path, int]:
         if step.isdecimal():
             steps[path] = int(step)
     return dict(sorted(steps.items(), key=lambda item: item[1]))
-
-
-@contextmanager
-def claimed(output: Path) -> Iterator[None]:
-    """Meanwhile no other process claims the same output, as far as system and disk have locks.
-
-    A file `.NAME.pth.lock` beside it is locked; that ends with this process, however it ends.
-
-    ValueError if another process has claimed it.
-    """
-    path = output.with_name(f".{output.name}.lock")
-    with path.open("a") as file:
-        if not _lock(file):
-            raise ValueError(f"-o {output}: another training is writing it")
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
-
-
-def _lock(file: TextIO) -> bool:
-    """Lock an open file; False if another process has, or has just ended and removed it. True
-    where there are no locks: on Windows, and on some disks of networks.
-    """
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return os.fstat(file.fileno()).st_nlink > 0
 
 
 class Record:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fast.jobs import Job
 from fast.pipeline import PHOTO_ERRORS, Outcome
-from fast.video.parts import Parts, folder_for, has_parts
+from fast.video.parts import Parts, folder_for, has_parts, parts_of
 from fast.video.steadiness import Steadiness
 from fast.workers import ahead_of, map_ahead, reader_and_writer
 from media import Frame, as_bytes, check_video_format, pyav, read_frames, read_outline
@@ -65,7 +65,7 @@ def paint_video(
         raise ValueError(f"--size {size}: a video needs 2 px at least")
     outline = read_outline(source)
     note = ascii((source.name, source.stat().st_size, size, steadiness, crf, note))
-    with Parts(target, source, outline, crf=crf, note=note, anew=force) as parts:
+    with parts_of(target, source, outline, crf=crf, note=note, anew=force) as parts:
         tell = progress and (lambda done: progress(done, outline.num_frames))
         _paint_rest(read_frames(source, long_side=size), parts, paint, Steadiness(steadiness), tell)
         parts.join(exists_ok=force)

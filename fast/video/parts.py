@@ -1,24 +1,31 @@
 """A painted video in the making: finished parts of it, from which a stopped run goes on."""
 
-import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from media import Frame, Outline, PartWriter, count_frames, join_parts, read_note
+from media import Frame, Outline, PartWriter, claimed, count_frames, join_parts, read_note
 from media.files import replacing
 
 FRAMES = 48  # in a part: what a killed run loses at most
 
 
-class Parts:
-    """The parts of a video, in a folder beside it until they are joined; a context, in which no
-    other run may work on them.
+@contextmanager
+def parts_of(
+    target: Path,
+    source: Path,
+    outline: Outline,
+    *,
+    crf: int,
+    note: str,
+    anew: bool = False,
+) -> Iterator["Parts"]:
+    """The parts of a video, in a folder beside it until they are joined; no other run may work on
+    them meanwhile, and in the end what is painted is kept.
 
     Args:
         target: the whole video.
@@ -29,23 +36,32 @@ class Parts:
         anew: delete the parts of earlier runs.
 
     Raises:
-        OSError: (on entering) the folder cannot be made, or a part not be read.
+        OSError: the folder cannot be made, or a part not be read.
         ValueError: there are parts with another note, or another run is painting this video.
     """
+    folder = folder_for(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(target):
+        folder.mkdir(exist_ok=True)
+        try:
+            with closing(Parts(target, source, outline, crf=crf, note=note)) as parts:
+                if anew:
+                    parts.delete()
+                parts.find()
+                yield parts
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+class Parts:
+    """The parts of a video; see parts_of."""
 
     def __init__(
-        self,
-        target: Path,
-        source: Path,
-        outline: Outline,
-        *,
-        crf: int,
-        note: str,
-        anew: bool = False,
+        self, target: Path, source: Path, outline: Outline, *, crf: int, note: str
     ) -> None:
         self.target, self.source, self.outline = target, source, outline
         self.crf, self.note = crf, note
-        self.anew = anew
         self.folder = folder_for(target)
         self.paths: list[Path] = []
         self.num_frames = 0
@@ -53,21 +69,7 @@ class Parts:
         self.writing = ExitStack()  # of one part
         self.has_failed = False
 
-    def __enter__(self) -> "Parts":
-        with ExitStack() as stack:
-            stack.enter_context(_locked(self.folder))
-            if self.anew:
-                self._delete()
-            self._find()
-            self.using = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Keep what is painted."""
-        with self.using:
-            self.finish()
-
-    def _find(self) -> None:
+    def find(self) -> None:
         """The parts from the first frame on up to a gap."""
         for path in sorted(self.folder.glob("*.nut")):
             if read_note(path) != self.note:
@@ -98,7 +100,7 @@ class Parts:
             self.writer.add(painted)
             self.num_frames += 1
             if self.writer.num_frames == FRAMES:
-                self.finish()
+                self.close()
         except BaseException:
             self.has_failed, self.writer = True, None
             self.writing.__exit__(*sys.exc_info())  # without the part
@@ -112,7 +114,7 @@ class Parts:
         )
         self.writing.callback(self.writer.close)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Finish the part that was begun last, if it is not finished yet."""
         if self.writer:
             self.writer = None
@@ -121,11 +123,11 @@ class Parts:
 
     def join(self, *, exists_ok: bool) -> None:
         """Make the whole video, with the source's sound, and delete the parts."""
-        self.finish()
+        self.close()
         join_parts(self.paths, self.source, self.target, exists_ok=exists_ok)
-        self._delete()
+        self.delete()
 
-    def _delete(self) -> None:
+    def delete(self) -> None:
         """All parts, and what a killed run has left of one."""
         for pattern in ("*.nut", ".*.part"):
             for path in self.folder.glob(pattern):
@@ -144,37 +146,3 @@ def has_parts(target: Path) -> bool:
 
 def _name(first_frame: int) -> str:
     return f"{first_frame:08}.nut"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A folder for one process alone, as far as the system has locks; deleted in the end if it is
-    empty.
-
-    Raises:
-        OSError: it cannot be made.
-        ValueError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        if os.name == "posix":
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            _lock(descriptor, folder)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    import fcntl  # not on Windows
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"{folder} is in use: another run paints this video") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # of some network's file systems
-            raise
