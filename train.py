@@ -250,7 +250,8 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
     )
     if args.tensorboard:
         accelerator.init_trackers(args.output.stem)
-    terms = ("loss", "content", "style", "tv", *(["instability"] if settings.stability else []))
+    terms = ["loss", "content", "style", "tv", "checkerboard"]
+    terms += ["instability"] if settings.stability else []
     has_begun, bar, ended_by = False, None, None
 
     def stop(error: KeyboardInterrupt) -> None:

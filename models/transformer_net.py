@@ -114,6 +114,11 @@ class TransformerNet(nn.Module):
         """Where the network computes."""
         return self.to_rgb.weight.device
 
+    @property
+    def stride(self) -> int:
+        """Px of the image for each position of the trunk."""
+        return 4 * self.stem_stride
+
     def use_int8(self, use: bool = True) -> None:
         """Compute in 8-bit integers on the CPU all layers but the encoder's second and third, in
         training with both gradients what comes after the encoder (not with torch.compile).

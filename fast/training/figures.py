@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fast.stylize import stylize
+from fast.training.checkerboard import checkerboard_loss
 from fast.training.stability import change_when_moved
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet, with_margin
@@ -23,6 +24,7 @@ class Figures:
 
     Args:
         content, style, total: loss terms of the painting; total is weighted.
+        checkerboard: deviation, in grey levels, of patterns that repeat with the network's grid.
         instability: mean change of the painting, in grey levels, when the photo moves by a pixel
             (and the painting is moved back) and gets noise of 2 grey levels.
         seconds: of one forward pass, after one that is not counted.
@@ -33,6 +35,7 @@ class Figures:
     content: float
     style: float
     total: float
+    checkerboard: float
     instability: float
     seconds: float
     from_noise: float = math.nan
@@ -51,11 +54,12 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor) -> Figures
     painting = stylize(net, image).clone()
     with torch.no_grad():
         terms = loss(painting, loss.content_targets(image))
-    content, style, total = (x.item() for x in (terms.content, terms.style, terms.total))
+        checkerboard = 255 * checkerboard_loss(painting, net.stride).sqrt()
+    terms = (terms.content, terms.style, terms.total, checkerboard)
     start = time.perf_counter()
     stylize(net, image).cpu()  # waits until it is there
     seconds = time.perf_counter() - start
-    return Figures(content, style, total, instability(net, image), seconds)
+    return Figures(*(term.item() for term in terms), instability(net, image), seconds)
 
 
 class Descent:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fast.recording import Recording
+from fast.training.checkerboard import checkerboard_loss
 from fast.training.learner import Learner
 from fast.training.settings import TrainingSettings
 from fast.training.shown import as_shown
@@ -35,7 +36,8 @@ class BatchLosses:
     def __init__(
         self, learner: Learner, loss: PerceptualLoss, settings: TrainingSettings, *, int8: bool
     ) -> None:
-        self.learner, self.loss, self.stability, self.int8 = learner, loss, settings.stability, int8
+        self.learner, self.loss, self.int8 = learner, loss, int8
+        self.checkerboard, self.stability = settings.checkerboard, settings.stability
         # Neither shared by processes nor compiled.
         is_plain = learner.net is learner.bare_net and settings.accumulation == 1
         repeats = not settings.stability and loss.settings.style_loss != "wasserstein"
@@ -45,14 +47,14 @@ class BatchLosses:
 
     def backward(self, content: Tensor, *, seed: int) -> Tensor:
         """Add the total's gradients to those of the network's weights; the total, and its terms
-        content, style, total variation, instability.
+        content, style, total variation, checkerboard, instability.
 
         Args:
             content: (B, 3, S, S) RGB in [0, 1] on the network's device.
             seed: of what the stability moves the photos by.
 
         Returns:
-            (5,) float32 without gradient.
+            (6,) float32 without gradient.
         """
         return self._replay(content) if self.is_recorded else self._compute(content, seed=seed)
 
@@ -95,11 +97,14 @@ class BatchLosses:
         targets = self.loss.content_targets(content, rounded=self.int8)
         terms = self.loss(painting, targets, rounded=self.int8)
         total, instability = terms.total, torch.zeros_like(terms.total)
+        checkerboard = checkerboard_loss(painting, self.learner.bare_net.stride)
+        total = total + self.checkerboard * checkerboard
         if self.stability:
             instability = instability_loss(self._paint, content, painting, seed=seed)
             total = total + self.stability * instability
         self.learner.accelerator.backward(total)
-        return torch.stack([total, terms.content, terms.style, terms.tv, instability]).detach()
+        values = [total, terms.content, terms.style, terms.tv, checkerboard, instability]
+        return torch.stack(values).detach()
 
     def _paint(self, content: Tensor) -> Tensor:
         return as_shown(with_margin(self.learner.net, content, MARGIN_IN_TRAINING))

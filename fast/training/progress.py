@@ -17,8 +17,8 @@ class TrainingProgress:
     Args:
         step: number from 1.
         loss: weighted sum of the terms.
-        content, style, tv, instability: the terms before weighting; without a stability weight
-            the last is 0.
+        content, style, tv, checkerboard, instability: the terms before weighting; without a
+            stability weight the last is 0.
         images_per_second: of all processes.
         loading: share of the time spent waiting for photos; near 0 unless the device is starved.
     """
@@ -28,6 +28,7 @@ class TrainingProgress:
     content: float
     style: float
     tv: float
+    checkerboard: float
     instability: float
     images_per_second: float
     loading: float
@@ -59,7 +60,7 @@ class Clock:
         return time.perf_counter() - self.last_report > 1
 
     def progress(self, step: int, losses: Tensor) -> TrainingProgress:
-        """A report with the loss and its terms (5,); the next one covers what comes after it."""
+        """A report with the loss and its terms (6,); the next one covers what comes after it."""
         now = time.perf_counter()
         elapsed = now - self.last_report
         steps = step - self.last_step

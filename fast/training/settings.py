@@ -52,6 +52,8 @@ class TrainingSettings:
         num_blocks: residual blocks of the network.
         stem_stride: of the network's first convolution, 1 or 2; with 2 it works at half the size,
             and paints in a third of the time.
+        checkerboard: weight of patterns that repeat with the network's grid of 4 px, such as a
+            weave over dark areas.
         stability: weight of the painting's change when the photo moves by some px and gets noise.
             With 10 paintings change half as much and videos flicker less; a step takes a third
             longer.
@@ -72,6 +74,7 @@ class TrainingSettings:
     width: int = 32
     num_blocks: int = 5
     stem_stride: int = 1
+    checkerboard: float = 300.0
     stability: float = 0.0
     seed: int = 0
 
@@ -95,8 +98,9 @@ class TrainingSettings:
             raise ValueError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps must be 0 or more, not {self.warmup_steps}")
-        if not 0 <= self.stability < math.inf:
-            raise ValueError(f"stability must be 0 or more, not {self.stability}")
+        for name in ("checkerboard", "stability"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
     def images_per_step(self, num_processes: int) -> int:
         """Crops that make one step, in all processes."""
