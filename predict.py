@@ -31,9 +31,10 @@ import fast
 from fast.catalogue import label, table
 from fast.grid import GRID_SIZE, paint_grid
 from fast.jobs import STREAM, Job, plan_jobs
-from fast.model import STROKES, StyleModel, as_mask, check_blend, check_look
+from fast.model import StyleModel, as_mask, check_blend, check_look
 from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
+from fast.stroke import AUTO, MAX_STROKE, MIN_STROKE, USUAL_SIDE, Stroke
 from fast.stylize import SAMPLE_PHOTOS, find_model, find_models
 from fast.video import (
     MAX_STEADINESS,
@@ -94,10 +95,11 @@ def parse_args() -> argparse.Namespace:
     )
     look.add_argument(
         "--stroke",
-        type=cli.number,
+        type=stroke_size,
         default=keywords["stroke"].default,
-        metavar=f"{STROKES[0]:g}...{STROKES[1]:g}",
-        help="enlarge the brush strokes X times; size and fine detail stay (default: %(default)s)",
+        metavar=f"{MIN_STROKE:g}...{MAX_STROKE:g}|{AUTO}",
+        help="enlarge the brush strokes so many times, size and fine detail stay; auto gives "
+        f"larger photos those of one of {USUAL_SIDE} px (default: %(default)s)",
     )
     look.add_argument(
         "--preserve-color", action="store_true", help="paint the brightness, keep the colours"
@@ -160,6 +162,11 @@ def parse_args() -> argparse.Namespace:
     if not (args.model or args.grid or args.list):
         parser.error("--model is needed: a .pth, or a name that --list shows")
     return args
+
+
+def stroke_size(text: str) -> Stroke:
+    """An argparse type: a size of strokes."""
+    return text if text == AUTO else cli.number(text)
 
 
 def split_models(groups: list[list[str]], inputs: list[str]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fast.bandwise import bandwise
 from fast.blending import are_related, average_weights
 from fast.mixing import composite, mix
-from fast.stroke import restore_detail, seen_size
+from fast.stroke import Stroke, check_stroke, restore_detail, seen_size, stroke_for
 from fast.stylize import find_model, load_net, stylize
 from media import (
     Picture,
@@ -27,7 +27,6 @@ from media.images import MAX_PIXELS, scaled_size
 from models.transformer_net import TransformerNet
 
 MAX_STRENGTH = 1.5
-STROKES = 0.1, 10  # times the usual size
 
 
 class StyleModel:
@@ -54,7 +53,7 @@ class StyleModel:
         photo: Tensor | PilImage | np.ndarray | Path | str,
         *,
         strength: float = 1.0,
-        stroke: float = 1.0,
+        stroke: Stroke = 1.0,
         preserve_color: bool = False,
         size: int | None = None,
         mask: Tensor | PilImage | np.ndarray | Path | str | None = None,
@@ -67,7 +66,8 @@ class StyleModel:
             photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; a numpy array
                 as for media.from_pil, RGB, RGBA or grey; or an image file.
             strength: 0 is the photo, 1 the painting; up to 1.5 the painting is painted again.
-            stroke: size of the brush strokes, from 0.1 to 10 times the usual one.
+            stroke: size of the brush strokes, from 0.1 to 10 times the usual one; "auto" for those
+                of a photo of 800 px in a larger one.
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
             mask: what to paint, white or opaque, of the photo's proportions; its border is
@@ -113,7 +113,7 @@ class StyleModel:
         photo: Tensor,
         *,
         strength: float,
-        stroke: float,
+        stroke: Stroke,
         preserve_color: bool,
         mask: Tensor | None,
         progress: Callable[[float], None] | None = None,
@@ -131,6 +131,7 @@ class StyleModel:
             (B, 3, H, W) RGB of the photo's kind, on its device.
         """
         check_look(strength, stroke)
+        stroke = stroke_for(photo, stroke)
         seen_height, seen_width = seen_size(*photo.shape[-2:], stroke)
         if seen_height * seen_width > max(MAX_PIXELS, photo[0, 0].numel()):
             raise ValueError(
@@ -236,12 +237,11 @@ def _check_tensor(photo: Tensor) -> None:
         raise ValueError(f"a tensor must be (B, 3, H, W) of floating point or uint8, not {kind}")
 
 
-def check_look(strength: float, stroke: float) -> None:
+def check_look(strength: float, stroke: Stroke) -> None:
     """ValueError unless a painting can be made with these settings."""
     if not 0 <= strength <= MAX_STRENGTH:
         raise ValueError(f"--strength {strength:g}: must be from 0 to {MAX_STRENGTH}")
-    if not STROKES[0] <= stroke <= STROKES[1]:
-        raise ValueError(f"--stroke {stroke:g}: must be from {STROKES[0]} to {STROKES[1]}")
+    check_stroke(stroke)
 
 
 def check_blend(num_models: int, blend: Sequence[float] | None) -> list[float]:

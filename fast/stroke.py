@@ -1,10 +1,35 @@
 """Larger or smaller strokes: the network sees the photo at another size than it is painted in."""
 
+from typing import Literal
+
 from torch import Tensor
 
 from fast.bandwise import bandwise
 from media import resize
 from media.colors import luma
+
+MIN_STROKE, MAX_STROKE = 0.1, 10.0  # times the usual size
+AUTO = "auto"
+USUAL_SIDE = 800  # px: up to this longer side networks paint strokes as large as they have learned
+
+Stroke = float | Literal["auto"]
+
+
+def check_stroke(stroke: Stroke) -> None:
+    """ValueError unless strokes can be painted in this size."""
+    if stroke != AUTO and not MIN_STROKE <= stroke <= MAX_STROKE:
+        raise ValueError(
+            f"--stroke {stroke:g}: must be {AUTO} or from {MIN_STROKE:g} to {MAX_STROKE:g}"
+        )
+
+
+def stroke_for(photo: Tensor, stroke: Stroke) -> float:
+    """How many times as large as usual strokes are; with AUTO as large, in the whole of a photo, as
+    in one of USUAL_SIDE.
+    """
+    if stroke != AUTO:
+        return stroke
+    return min(max(1.0, max(photo.shape[-2:]) / USUAL_SIDE), MAX_STROKE)
 
 
 def seen_size(height: int, width: int, stroke: float) -> tuple[int, int]:

@@ -143,6 +143,15 @@ def test_strokes_change_what_the_network_sees_not_the_size_of_the_result(stroke)
     assert (brightness[30] > brightness[10] + 0.2) == (stroke > 1)  # its detail is added again
 
 
+def test_automatic_strokes_are_those_of_a_usual_photo(negative, monkeypatch):
+    photo = smooth_image(60, 90)
+    assert torch.equal(negative(photo, stroke="auto"), negative(photo))
+    monkeypatch.setattr("fast.stroke.USUAL_SIDE", 45)
+    assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=2))
+    monkeypatch.setattr("fast.stroke.USUAL_SIDE", 1)
+    assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=10))
+
+
 def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
     photo = torch.full((1, 3, 200, 400), 0.2)
     drawn = Image.new("L", (400, 200))  # its right half white

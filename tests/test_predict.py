@@ -215,6 +215,7 @@ def test_flags_reach_the_painting(run, model, photos, tmp_path):
         ["--strength", 1],
         ["--strength", 1.5],
         ["--stroke", 3],
+        ["--stroke", "auto"],
         ["--preserve-color"],
         ["--mask", tmp_path / "mask.png", "--invert-mask"],
         [model, "--blend", "1,0"],
@@ -229,8 +230,9 @@ def test_flags_reach_the_painting(run, model, photos, tmp_path):
     untouched = [results["['--strength', 0]"], results["--mask"]]
     assert all((image - photo).abs().max() < 0.01 for image in untouched)
     plain = results["['--strength', 1]"]
-    assert torch.equal(results[str(model)], plain)
-    for flag in ("['--strength', 1.5]", "--stroke", "--preserve-color"):
+    for same in (str(model), "['--stroke', 'auto']"):
+        assert torch.equal(results[same], plain)
+    for flag in ("['--strength', 1.5]", "['--stroke', 3]", "--preserve-color"):
         assert (results[flag] - plain).abs().mean() > 0.005
         assert (results[flag] - photo).abs().mean() > 0.005
 
