@@ -147,8 +147,8 @@ def parse_args() -> argparse.Namespace:
     models.add_argument(
         "--list",
         action="store_true",
-        help="list the models: style, size, and how good they are (their loss, and how many "
-        "iterations of L-BFGS over the pixels reach the same)",
+        help="list the models, or those that are named: style, size, and how good they are (their "
+        "loss, and how many iterations of L-BFGS over the pixels reach the same)",
     )
     running = cli.add_running_flags(parser)
     cli.add_max_memory(running, effect="large photos take longer", default="half of what is free")

@@ -66,8 +66,8 @@ class StyleModel:
             photo: (B, 3, H, W) RGB, float32 in [0, 1] or uint8; a PIL image; a numpy array
                 as for media.from_pil, RGB, RGBA or grey; or an image file.
             strength: 0 is the photo, 1 the painting; up to 1.5 the painting is painted again.
-            stroke: size of the brush strokes, from 0.1 to 10 times the usual one; "auto" for those
-                of a photo of 800 px in a larger one.
+            stroke: size of the brush strokes, from 0.1 to 10 times the usual one, or "auto", see
+                stroke_for.
             preserve_color: only the brightness is painted, the colours are the photo's.
             size: longer side of the result in px; the photo's own by default.
             mask: what to paint, white or opaque, of the photo's proportions; its border is
@@ -82,6 +82,7 @@ class StyleModel:
 
         Raises:
             OSError: a file cannot be read or written.
+            TypeError: photo or mask is nothing that could be an image.
             ValueError: a file is no image, or a setting is out of its range.
         """
         check_look(strength, stroke)
@@ -213,6 +214,7 @@ def as_mask(
 
     Raises:
         OSError: there is no such file.
+        TypeError: it is nothing that could be a mask.
         ValueError: the mask is no image, or not of the photo's proportions.
     """
     height, width = photo.pixels.shape[-2:]

@@ -17,15 +17,16 @@ Stroke = float | Literal["auto"]
 
 def check_stroke(stroke: Stroke) -> None:
     """ValueError unless strokes can be painted in this size."""
-    if stroke != AUTO and not MIN_STROKE <= stroke <= MAX_STROKE:
+    is_number = isinstance(stroke, (int, float))
+    if stroke != AUTO and not (is_number and MIN_STROKE <= stroke <= MAX_STROKE):
         raise ValueError(
-            f"--stroke {stroke:g}: must be {AUTO} or from {MIN_STROKE:g} to {MAX_STROKE:g}"
+            f"--stroke {stroke}: must be {AUTO} or from {MIN_STROKE:g} to {MAX_STROKE:g}"
         )
 
 
 def stroke_for(photo: Tensor, stroke: Stroke) -> float:
-    """How many times as large as usual strokes are; with AUTO as large, in the whole of a photo, as
-    in one of USUAL_SIDE.
+    """How many times as large as usual strokes are. AUTO is the photo's longer side divided by
+    USUAL_SIDE, within 1 and MAX_STROKE: reduced to that side, photos of all sizes look alike.
     """
     if stroke != AUTO:
         return stroke

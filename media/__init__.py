@@ -1,4 +1,6 @@
-"""Pixels in and out: the only place that knows Pillow and PyAV, and how floats become bytes."""
+"""Pixels in and out: the only place that knows Pillow and PyAV, how floats become bytes, and how
+files are written whole.
+"""
 
 from media.files import claimed, sha256, write_atomically
 from media.formats import (

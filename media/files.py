@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -13,6 +13,8 @@ try:
     import fcntl
 except ImportError:  # on Windows
     fcntl = None
+
+_claims: set[Path] = set()  # of this process, which its own locks would not keep out
 
 
 @contextmanager
@@ -72,33 +74,40 @@ def _link(source: Path, target: Path) -> bool:
 def claimed(path: Path) -> Iterator[None]:
     """Meanwhile nobody else claims the same file, as far as system and disk have locks.
 
-    A file `.NAME.lock` beside it is locked; that ends with this process, however it ends.
+    A file `.NAME.lock` beside it is locked; that ends with this process, however it ends, even if
+    worker processes live on for a while.
 
     Raises:
         OSError: there can be no file.
         ValueError: somebody else has claimed it.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("a") as file:
-        if not _lock(file):
-            raise ValueError(f"{path} is being made by another run")
+    lock = path.absolute().with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        is_free = lock not in _claims
+        if is_free and fcntl:
+            is_free = _lock(stack.enter_context(lock.open("a")))
+        if not is_free:
+            raise ValueError(f"-o {path}: another run is making it")
+        _claims.add(lock)
         try:
             yield
         finally:
+            _claims.remove(lock)
             with suppress(OSError):
                 lock.unlink()
 
 
 def _lock(file: TextIO) -> bool:
-    """Lock an open file; False if somebody else has, or has just ended and removed it. True where
-    there are no locks: on Windows, and on some disks of networks.
+    """Lock an open file; False if another process has, or has just ended and removed it. True on
+    disks without locks.
     """
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
     return os.fstat(file.fileno()).st_nlink > 0
 
 

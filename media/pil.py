@@ -29,22 +29,21 @@ def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -
         ValueError: an array of another kind.
     """
     if isinstance(image, np.ndarray):
-        image = Image.fromarray(_bytes(image))
+        image = Image.fromarray(_uint8_image(image))
     if not isinstance(image, Image.Image):
         raise TypeError(
-            f"a photo is a tensor, an array, a PIL image or a path, not {type(image).__name__}"
+            f"an image is a tensor, an array, a PIL image or a path, not {type(image).__name__}"
         )
     return to_picture(image, scaled_size(image.size, long_side), image.size)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def _uint8_image(image: np.ndarray) -> np.ndarray:
     """An array that is an image, in uint8; ValueError for another one."""
     is_grey, is_rgb = image.ndim == 2, image.ndim == 3 and image.shape[2] in (3, 4)
-    if 0 not in image.shape and (is_grey or (is_rgb and image.dtype == np.uint8)):
-        if image.dtype == bool:
-            return 255 * image.astype(np.uint8)
-        if image.dtype == np.uint8:
-            return image
+    if image.dtype == bool and is_grey and image.size:
+        return 255 * image.astype(np.uint8)
+    if image.dtype == np.uint8 and (is_grey or is_rgb) and image.size:
+        return image
     raise ValueError(
         "an array must be (H, W, 3) or (H, W, 4) of uint8, or (H, W) of uint8 or bool, not "
         f"{image.shape} of {image.dtype}"

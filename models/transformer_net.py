@@ -115,8 +115,8 @@ class TransformerNet(nn.Module):
         return self.to_rgb.weight.device
 
     @property
-    def stride(self) -> int:
-        """Px of the image for each position of the trunk."""
+    def period(self) -> int:
+        """Px by which a photo must move for its painting to move along, but for borders."""
         return 4 * self.stem_stride
 
     def use_int8(self, use: bool = True) -> None:

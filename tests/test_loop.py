@@ -175,6 +175,17 @@ def test_older_trainings_go_on_with_the_margin_that_they_had(job):
     assert train(**job, resume=True).training["step"] == SETTINGS.steps
 
 
+def test_older_trainings_go_on_without_what_they_knew_nothing_of(job):
+    job["settings"] = dataclasses.replace(SETTINGS, checkerboard=0.0)
+    finished = train(**job)
+    del finished.training["checkerboard"]
+    job["output"].write_bytes(finished.to_bytes())
+    assert train(**job, resume=True).training["step"] == SETTINGS.steps
+    job["settings"] = SETTINGS
+    with pytest.raises(ValueError, match="--checkerboard was 0.0, now 300.0"):
+        train(**job, resume=True)
+
+
 def test_crops_that_will_not_fit_into_memory_are_told_before_the_first_step(job, monkeypatch):
     compute = BatchLosses._compute
 

@@ -144,12 +144,10 @@ def test_strokes_change_what_the_network_sees_not_the_size_of_the_result(stroke)
 
 
 def test_automatic_strokes_are_those_of_a_usual_photo(negative, monkeypatch):
-    photo = smooth_image(60, 90)
-    assert torch.equal(negative(photo, stroke="auto"), negative(photo))
-    monkeypatch.setattr("fast.stroke.USUAL_SIDE", 45)
-    assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=2))
-    monkeypatch.setattr("fast.stroke.USUAL_SIDE", 1)
-    assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=10))
+    for photo in (smooth_image(60, 90), smooth_image(90, 60)):
+        for usual_side, stroke in ((90, 1), (200, 1), (45, 2), (1, 10)):
+            monkeypatch.setattr("fast.stroke.USUAL_SIDE", usual_side)
+            assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=stroke))
 
 
 def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
@@ -184,6 +182,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"strength": 1.6}, "--strength 1.6"),
         ({"strength": float("nan")}, "--strength nan"),
         ({"stroke": 0}, "--stroke 0"),
+        ({"stroke": "Auto"}, "--stroke Auto"),
+        ({"stroke": None}, "--stroke None"),
         ({"mask": Image.new("L", (50, 50))}, "the mask has 50x50 px"),
         ({"mask": Image.new("L", (104, 84))}, "and not its picture's 52x40 px"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),

@@ -206,7 +206,8 @@ def test_standard_input_goes_to_standard_output(model, photos, monkeypatch):
     assert painting.format == "PNG" and painting.size == (60, 48)
 
 
-def test_flags_reach_the_painting(run, model, photos, tmp_path):
+def test_flags_reach_the_painting(run, model, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("fast.stroke.USUAL_SIDE", 20)  # of photos of 60 px
     Image.new("L", (60, 48), 255).save(tmp_path / "mask.png")
     photo = read_image(photos / "0.png").rgb
     results = {}
@@ -230,8 +231,8 @@ def test_flags_reach_the_painting(run, model, photos, tmp_path):
     untouched = [results["['--strength', 0]"], results["--mask"]]
     assert all((image - photo).abs().max() < 0.01 for image in untouched)
     plain = results["['--strength', 1]"]
-    for same in (str(model), "['--stroke', 'auto']"):
-        assert torch.equal(results[same], plain)
+    assert torch.equal(results[str(model)], plain)
+    assert torch.equal(results["['--stroke', 'auto']"], results["['--stroke', 3]"])
     for flag in ("['--strength', 1.5]", "['--stroke', 3]", "--preserve-color"):
         assert (results[flag] - plain).abs().mean() > 0.005
         assert (results[flag] - photo).abs().mean() > 0.005

@@ -123,7 +123,7 @@ def test_resume_tells_of_an_unknown_precision(run, job):
 
 def test_two_trainings_never_write_the_same_files(run, job, tmp_path):
     lock = tmp_path / ".style.pth.lock"
-    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
     hold += "print('held', flush=True); sys.stdin.read()"
     command = ["--cpu", "--quiet", "--force", *TINY, *LAYERS]
     command += ["--style", job["style"], "--data", job["data"], "-o", job["output"]]

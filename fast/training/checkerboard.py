@@ -1,49 +1,44 @@
-"""Patterns that repeat with a network's own grid (Odena et al., Deconvolution and Checkerboard
-Artifacts, 2016): a weave over dark areas, dots in a sky.
+"""Patterns that repeat with a network's own grid, such as a weave over dark areas (Odena et al.,
+Deconvolution and Checkerboard Artifacts, 2016, doi 10.23915/distill.00003).
 
 Nearest up-sampling does not bring them about by itself, as transposed convolutions do, but a
-network may well learn them: the style loss likes strokes wherever they are.
+network may learn to paint them: the style loss likes fine strokes wherever they are.
 """
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-REPEATS = 8  # of the grid in a window, along each side: strokes change their direction beyond
+CELLS = 4  # of the grid along each side of a tile
 
 
 def checkerboard_loss(painting: Tensor, period: int) -> Tensor:
-    """How different the places in the grid's cells are, more than by chance.
+    """Variance of a pattern that repeats with a grid.
 
-    In each window the mean at each place of a cell is taken over the cells. The variance of these
-    means, less that which strokes without a grid would have, is averaged over windows and channels.
+    In each tile the mean at each place of a grid cell is taken over the cells. Patterns of the grid
+    are alike in tiles that touch at a corner; strokes and outlines, also those along the axes, on
+    average are not, and so the product of two such means leaves the pattern's square. Of rows and
+    columns that do not fill a tile nothing is seen.
 
     Args:
         painting: (B, 3, H, W) RGB in [0, 1].
-        period: of the grid in px, TransformerNet.stride.
+        period: of the grid in px, TransformerNet.period.
 
     Returns:
         float32 scalar; 0 for images of less than two cells a side.
     """
-    repeats = min(REPEATS, *(side // period for side in painting.shape[-2:]))
-    if repeats < 2:
+    cells = min(CELLS, *(side // (2 * period) for side in painting.shape[-2:]))
+    if not cells:
         return painting.new_zeros(())
-    height, width = (side - side % (repeats * period) for side in painting.shape[-2:])
-    windows = painting[..., :height, :width]
-    # (B, 3, window, cell, place, window, cell, place)
-    cells = windows.unflatten(3, (-1, repeats, period)).unflatten(2, (-1, repeats, period))
-    detail = cells - cells.mean((4, 7), keepdim=True)
-    places = detail.mean((3, 6))  # (B, 3, window, place, window, place)
-    within_places = detail.square().mean((3, 4, 6, 7)) - places.square().mean((3, 5))
-    by_chance = within_places / (repeats**2 - 1)
-    between_places = _level(_level(places, 3), 5).square().mean((3, 5))
-    # A window below it is not to make up for another one.
-    return (between_places - by_chance).clamp(min=0).mean()
-
-
-def _level(places: Tensor, dim: int) -> Tensor:
-    """Without the slope along a dimension, 3 or 5: even shading has the same in each cell."""
-    period = places.shape[dim]
-    ramp = torch.arange(period, device=places.device) - (period - 1) / 2
-    ramp = (ramp / ramp.norm()).view(-1, *[1] * (5 - dim))
-    slope = (places * ramp).sum(dim, keepdim=True).mean(8 - dim, keepdim=True)
-    return places - slope * ramp
+    tile = cells * period
+    height, width = (side - side % tile for side in painting.shape[-2:])
+    painting = painting[..., :height, :width]
+    shading = F.interpolate(F.avg_pool2d(painting, period), scale_factor=period, mode="bilinear")
+    split = cells, period
+    detail = (painting - shading).unflatten(3, (-1, *split)).unflatten(2, (-1, *split))
+    # (B, 3, tile, cell, place, tile, cell, place) -> (B, 3, tile, place, tile, place)
+    means = detail.mean((3, 6))
+    upper, lower = means[:, :, :-1], means[:, :, 1:]
+    falling = upper[..., :-1, :] * lower[..., 1:, :]
+    rising = upper[..., 1:, :] * lower[..., :-1, :]
+    # An image or a channel below 0, by chance, is not to make up for another one.
+    return (falling + rising).mean((2, 3, 4, 5)).div(2).clamp(min=0).mean()

@@ -54,12 +54,12 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor) -> Figures
     painting = stylize(net, image).clone()
     with torch.no_grad():
         terms = loss(painting, loss.content_targets(image))
-        checkerboard = 255 * checkerboard_loss(painting, net.stride).sqrt()
-    terms = (terms.content, terms.style, terms.total, checkerboard)
+        checkerboard = 255 * checkerboard_loss(painting, net.period).sqrt()
+    figures = [x.item() for x in (terms.content, terms.style, terms.total, checkerboard)]
     start = time.perf_counter()
     stylize(net, image).cpu()  # waits until it is there
     seconds = time.perf_counter() - start
-    return Figures(*(term.item() for term in terms), instability(net, image), seconds)
+    return Figures(*figures, instability(net, image), seconds)
 
 
 class Descent:

@@ -97,7 +97,7 @@ class BatchLosses:
         targets = self.loss.content_targets(content, rounded=self.int8)
         terms = self.loss(painting, targets, rounded=self.int8)
         total, instability = terms.total, torch.zeros_like(terms.total)
-        checkerboard = checkerboard_loss(painting, self.learner.bare_net.stride)
+        checkerboard = checkerboard_loss(painting, self.learner.bare_net.period)
         total = total + self.checkerboard * checkerboard
         if self.stability:
             instability = instability_loss(self._paint, content, painting, seed=seed)

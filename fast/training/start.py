@@ -9,6 +9,9 @@ from torch import Tensor
 from models.checkpoint import Checkpoint, read_network
 from models.transformer_net import TransformerNet
 
+# Settings of before there were such, in checkpoints that lack them.
+EARLIER = {"checkerboard": 0.0}
+
 # What to say of a setting that is no flag by itself, or whose value is a hash.
 CHANGES = {
     "style": "--style was another picture",
@@ -61,7 +64,7 @@ def _check_same_training(saved: Checkpoint, wanted: Checkpoint, output: Path) ->
     pairs = [("style", saved.style.get("sha256"), wanted.style["sha256"])]
     pairs += [(name, saved.loss.get(name), value) for name, value in wanted.loss.items()]
     pairs += [
-        (name, saved.training.get(name), value)
+        (name, saved.training.get(name, EARLIER.get(name)), value)
         for name, value in wanted.training.items()
         if name != "step" and name not in wanted.arguments
     ]

@@ -66,6 +66,7 @@ def paint_video(
     outline = read_outline(source)
     note = ascii((source.name, source.stat().st_size, size, steadiness, crf, note))
     with parts_of(target, source, outline, crf=crf, note=note, anew=force) as parts:
+        _check_files(source, target, resume=resume, force=force)  # others may just have ended
         tell = progress and (lambda done: progress(done, outline.num_frames))
         _paint_rest(read_frames(source, long_side=size), parts, paint, Steadiness(steadiness), tell)
         parts.join(exists_ok=force)

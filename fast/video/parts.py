@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,23 +39,20 @@ def parts_of(
         OSError: the folder cannot be made, or a part not be read.
         ValueError: there are parts with another note, or another run is painting this video.
     """
-    folder = folder_for(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with claimed(target):
-        folder.mkdir(exist_ok=True)
-        try:
-            with closing(Parts(target, source, outline, crf=crf, note=note)) as parts:
-                if anew:
-                    parts.delete()
-                parts.find()
-                yield parts
-        finally:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+    with claimed(target), ExitStack() as stack:
+        parts = Parts(target, source, outline, crf=crf, note=note)
+        parts.folder.mkdir(exist_ok=True)
+        stack.callback(_remove_if_empty, parts.folder)
+        stack.callback(parts.finish)
+        if anew:
+            parts.delete()
+        parts.find()
+        yield parts
 
 
 class Parts:
-    """The parts of a video; see parts_of."""
+    """The parts of a video; made by parts_of, which keeps other runs away."""
 
     def __init__(
         self, target: Path, source: Path, outline: Outline, *, crf: int, note: str
@@ -100,7 +97,7 @@ class Parts:
             self.writer.add(painted)
             self.num_frames += 1
             if self.writer.num_frames == FRAMES:
-                self.close()
+                self.finish()
         except BaseException:
             self.has_failed, self.writer = True, None
             self.writing.__exit__(*sys.exc_info())  # without the part
@@ -114,7 +111,7 @@ class Parts:
         )
         self.writing.callback(self.writer.close)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Finish the part that was begun last, if it is not finished yet."""
         if self.writer:
             self.writer = None
@@ -123,7 +120,7 @@ class Parts:
 
     def join(self, *, exists_ok: bool) -> None:
         """Make the whole video, with the source's sound, and delete the parts."""
-        self.close()
+        self.finish()
         join_parts(self.paths, self.source, self.target, exists_ok=exists_ok)
         self.delete()
 
@@ -142,6 +139,11 @@ def folder_for(target: Path) -> Path:
 def has_parts(target: Path) -> bool:
     """Whether there are parts of a video from which a run could go on."""
     return any(folder_for(target).glob("*.nut"))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _name(first_frame: int) -> str:
