@@ -1,5 +1,6 @@
 """Larger or smaller strokes: the network sees the photo at another size than it is painted in."""
 
+from numbers import Real
 from typing import Literal
 
 from torch import Tensor
@@ -17,7 +18,7 @@ Stroke = float | Literal["auto"]
 
 def check_stroke(stroke: Stroke) -> None:
     """ValueError unless strokes can be painted in this size."""
-    is_number = isinstance(stroke, (int, float))
+    is_number = isinstance(stroke, Real)  # NumPy's, too
     if stroke != AUTO and not (is_number and MIN_STROKE <= stroke <= MAX_STROKE):
         raise ValueError(
             f"--stroke {stroke}: must be {AUTO} or from {MIN_STROKE:g} to {MAX_STROKE:g}"

@@ -145,7 +145,7 @@ def test_strokes_change_what_the_network_sees_not_the_size_of_the_result(stroke)
 
 def test_automatic_strokes_are_those_of_a_usual_photo(negative, monkeypatch):
     for photo in (smooth_image(60, 90), smooth_image(90, 60)):
-        for usual_side, stroke in ((90, 1), (200, 1), (45, 2), (1, 10)):
+        for usual_side, stroke in ((90, 1), (200, 1), (45, np.int64(2)), (1, 10)):
             monkeypatch.setattr("fast.stroke.USUAL_SIDE", usual_side)
             assert torch.equal(negative(photo, stroke="auto"), negative(photo, stroke=stroke))
 
