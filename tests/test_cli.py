@@ -7,6 +7,7 @@ import pytest
 
 import cli
 import predict
+from fast.flags import parse_args
 from slow import flags
 
 
@@ -40,6 +41,6 @@ def test_names_with_a_dash_follow_two(monkeypatch, words, names):
 def test_what_follows_two_dashes_is_no_model(monkeypatch):
     words = ["a.jpg", "--model", "m", "b.pth", "c.jpg", "--", "d.pth", "-", "-e.jpg"]
     monkeypatch.setattr(sys, "argv", ["predict.py", *words])
-    args = predict.parse_args()
+    args = parse_args(predict.__doc__)
     assert args.model == ["m", "b.pth"]
     assert sorted(args.inputs) == sorted(["a.jpg", "c.jpg", "d.pth", "-", "./-e.jpg"])

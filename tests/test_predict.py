@@ -12,6 +12,7 @@ from PIL import Image
 import fast
 import predict
 from fast import load_net, stylize
+from fast.flags import split_models
 from fast.grid import paint_grid
 from fast.stylize import CHECKPOINTS, SAMPLES, find_model
 from media import Picture, as_bytes, read_image, write_image
@@ -286,11 +287,11 @@ def test_a_grid_shows_all_models_and_the_list_describes_them(
 
 
 def test_words_after_a_model_are_models_or_photos():
-    assert predict.split_models([["a.pth", "b.pth", "x.jpg"], ["the_scream"]], ["y.jpg"]) == (
+    assert split_models([["a.pth", "b.pth", "x.jpg"], ["the_scream"]], ["y.jpg"]) == (
         ["a.pth", "b.pth", "the_scream"],
         ["y.jpg", "x.jpg"],
     )
-    assert predict.split_models([["odd", "starry_night", "odd"]], []) == (
+    assert split_models([["odd", "starry_night", "odd"]], []) == (
         ["odd", "starry_night"],
         ["odd"],
     )
