@@ -30,7 +30,7 @@ from tqdm import tqdm
 import cli
 import interrupt
 from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS
-from fast.training.loop import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
+from fast.training.job import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.progress import TrainingProgress
 from fast.training.record import files_of, kept_checkpoints, written_files
 from fast.training.settings import (

@@ -32,7 +32,7 @@ from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
 from fast.stylize import SAMPLE_PHOTOS, SAMPLES, stylize
-from fast.training.loop import train
+from fast.training.job import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings, accelerate_name

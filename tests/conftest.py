@@ -99,7 +99,7 @@ def tiny_model(tmp_path: Path) -> Path:
 @pytest.fixture
 def job(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """The arguments of a small training."""
-    monkeypatch.setattr("fast.training.loop.SHOWN_SIZE", 64)
+    monkeypatch.setattr("fast.training.job.SHOWN_SIZE", 64)
     write_image(tmp_path / "style.png", smooth_image(60, 48, seed=9))
     write_image(photos / "fourth.png", smooth_image(40, 40, seed=8))
     AcceleratorState._reset_state(reset_partial_state=True)  # of a command line, see run

@@ -11,8 +11,8 @@ import fast
 import slow
 from fast import at_once
 from fast.stylize import load_net, set_precision, stylize
+from fast.training.job import train
 from fast.training.learner import Learner, Schedule
-from fast.training.loop import train
 from fast.training.losses import BatchLosses
 from fast.training.settings import TrainingSettings
 from media import as_bytes, write_image

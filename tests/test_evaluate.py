@@ -7,7 +7,7 @@ import torch
 
 from fast import evaluate as cli_module
 from fast.training.figures import Descent, descents, instability, iterations_to_reach, measure
-from fast.training.loop import train
+from fast.training.job import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
 from media import write_image

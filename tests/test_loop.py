@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from fast.training.job import train
 from fast.training.learner import Learner
-from fast.training.loop import train
 from fast.training.losses import MARGIN_IN_TRAINING, BatchLosses
 from fast.training.record import Record
 from fast.training.settings import TrainingSettings, accelerate_name, crop_size

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fast.training.loop import train
+from fast.training.job import train
 from fast.training.record import TILE, Record
 from media import read_image, write_image
 from models.checkpoint import read_checkpoint

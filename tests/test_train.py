@@ -11,7 +11,7 @@ import torch
 
 import train as train_cli
 from fast.stylize import CHECKPOINTS, SAMPLES
-from fast.training.loop import train
+from fast.training.job import train
 from fast.training.settings import TrainingSettings
 from media import write_image
 from models.checkpoint import read_checkpoint
@@ -155,7 +155,7 @@ def test_ctrl_c_before_the_first_step_ends_at_once(run, job, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("fast.training.loop.find_training_data", interrupted)
+    monkeypatch.setattr("fast.training.job.find_training_data", interrupted)
     code, _, _ = run(train_cli, "--style", job["style"], "--data", job["data"], "-o", job["output"])
     assert code == 130 and not job["output"].exists()
 

@@ -189,8 +189,8 @@ class Learner:
         self.retries += 1
         if self.retries > MAX_RETRIES:
             raise FloatingPointError(
-                f"{error}, after {MAX_RETRIES} attempts with smaller steps; the last good "
-                "checkpoint is kept"
+                f"{error}, after {MAX_RETRIES} attempts with smaller steps; checkpoints of before "
+                "are kept"
             )
         factor = self.factor / 2
         self.load_state(self.good.weights, self.good.states)

@@ -30,7 +30,7 @@ class BatchLosses:
         learner: has the network.
         loss: perceptual loss, on the network's device.
         settings: of the training.
-        int8: see fast.training.loop.train.
+        int8: see fast.training.job.train.
     """
 
     def __init__(
