@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 
 import train as train_cli
 from fast.stylize import CHECKPOINTS, SAMPLES
+from fast.training.flags import SHIPPED, parse_args
 from fast.training.job import train
 from fast.training.settings import TrainingSettings
 from media import write_image
@@ -69,7 +69,7 @@ def test_a_quick_run_is_short_and_starts_from_a_style(
 ):
     needed = ["train.py", "--style", "s.jpg", "--data", "photos", "-o", "o.pth"]
     monkeypatch.setattr(sys, "argv", needed + flags.split())
-    args = train_cli.parse_args()
+    args = parse_args("")
     assert (args.steps, args.image_size, args.learning_rate) == (steps, image_size, learning_rate)
     assert (args.init_from and args.init_from.name) == start
 
@@ -77,24 +77,24 @@ def test_a_quick_run_is_short_and_starts_from_a_style(
 def test_only_a_quick_run_does_without_data(monkeypatch, capsys):
     needed = ["train.py", "--style", "s.jpg", "-o", "o.pth"]
     monkeypatch.setattr(sys, "argv", [*needed, "--quick"])
-    assert Path(train_cli.parse_args().data) == SAMPLES / "photos"
+    assert Path(parse_args("").data) == SAMPLES / "photos"
     monkeypatch.setattr(sys, "argv", [*needed, "--quick", "--data", "mine"])
-    assert train_cli.parse_args().data == "mine"
+    assert parse_args("").data == "mine"
     monkeypatch.setattr(sys, "argv", needed)
     with pytest.raises(SystemExit, match="2"):
-        train_cli.parse_args()
+        parse_args("")
     assert "--data is required" in capsys.readouterr().err
 
 
 def test_shipped_styles_have_the_networks_that_a_quick_run_starts_from():
-    for (width, num_blocks, stem_stride), name in train_cli.SHIPPED.items():
+    for (width, num_blocks, stem_stride), name in SHIPPED.items():
         net = TransformerNet(width=width, num_blocks=num_blocks, stem_stride=stem_stride)
         net.load_state_dict(read_checkpoint(CHECKPOINTS / name).weights)
 
 
 def test_no_file_of_an_earlier_training_is_lost_without_force(run, job, tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr(train_cli, "train", wraps(train)(lambda *_, **__: begun.append(True)))
+    monkeypatch.setattr(train_cli, "train", lambda *_, **__: begun.append(True))
     arguments = ["--style", job["style"], "--data", job["data"], "-o", job["output"], "--cpu"]
     kept = tmp_path / "style.step500.pth"
     for there in (kept, tmp_path / "style.jsonl", tmp_path / "style.preview.jpg"):
