@@ -28,5 +28,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    resized = F.interpolate(image, size, mode="bicubic", antialias=True)
-    return resized.clamp(0, 1) if image.is_floating_point() else resized
+    if image.is_floating_point():  # in half precision CPUs cannot
+        resized = F.interpolate(image.float(), size, mode="bicubic", antialias=True)
+        return resized.clamp(0, 1).to(image.dtype)
+    return F.interpolate(image, size, mode="bicubic", antialias=True)

@@ -65,6 +65,7 @@ def test_a_tensor_gives_a_tensor_of_its_kind(negative, photo):
     pixels = photo.mul(255).round().byte()
     assert torch.equal(negative(pixels), 255 - pixels)
     assert negative(torch.cat([photo, photo]), size=26).shape == (2, 3, 20, 26)
+    assert negative(photo.bfloat16(), stroke=2).shape == photo.shape
 
 
 def test_a_pil_image_gives_one_with_its_transparency(negative):
@@ -184,6 +185,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
         ({"stroke": 0}, "--stroke 0"),
         ({"stroke": "Auto"}, "--stroke Auto"),
         ({"stroke": None}, "--stroke None"),
+        ({"size": 0}, "--size 0"),
+        ({"size": -1}, "--size -1"),
         ({"mask": Image.new("L", (50, 50))}, "the mask has 50x50 px"),
         ({"mask": Image.new("L", (104, 84))}, "and not its picture's 52x40 px"),
         ({"mask": torch.ones(3, 3)}, "does not fit"),

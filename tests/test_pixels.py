@@ -25,6 +25,8 @@ def test_resized_images_keep_their_kind_and_range():
     assert of_bytes.dtype == torch.uint8
     assert (of_bytes.float() - as_bytes(larger).float()).abs().max() <= 1
     assert resize(checks, checks.shape[-2:]) is checks
+    of_half_precision = resize(checks.bfloat16(), (60, 80))
+    assert torch.equal(of_half_precision, larger.bfloat16())
 
 
 def test_a_smaller_image_has_no_aliasing():
