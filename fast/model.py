@@ -86,6 +86,8 @@ class StyleModel:
             ValueError: a file is no image, or a setting is out of its range.
         """
         check_look(strength, stroke)
+        if size is not None and size < 1:
+            raise ValueError(f"--size {size}: must be 1 px or more")
         if invert_mask and mask is None:
             raise ValueError("invert_mask needs a mask")
         if isinstance(photo, Tensor):

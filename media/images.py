@@ -209,14 +209,7 @@ def _to_tensor(image: Image.Image) -> Tensor:
 def scaled_size(
     size: tuple[int, int], long_side: int | None = None, short_side: int | None = None
 ) -> tuple[int, int]:
-    """Width and height with one side as asked for; 1 px at least.
-
-    Raises:
-        ValueError: it is asked for less.
-    """
-    for side in (long_side, short_side):
-        if side is not None and side < 1:
-            raise ValueError(f"--size {side}: must be 1 px or more")
+    """Width and height with one side as asked for; 1 px at least."""
     scale = long_side / max(size) if long_side else short_side / min(size) if short_side else 1
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -1,5 +1,6 @@
 """The two kinds of images, float32 in [0, 1] and uint8, and their size."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,7 +29,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    if image.is_floating_point():  # in half precision CPUs cannot
-        resized = F.interpolate(image.float(), size, mode="bicubic", antialias=True)
-        return resized.clamp(0, 1).to(image.dtype)
-    return F.interpolate(image, size, mode="bicubic", antialias=True)
+    if not image.is_floating_point():
+        return F.interpolate(image, size, mode="bicubic", antialias=True)
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))  # CPUs cannot in less
+    return F.interpolate(wide, size, mode="bicubic", antialias=True).clamp(0, 1).to(image.dtype)

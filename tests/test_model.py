@@ -198,6 +198,8 @@ def test_settings_out_of_range_and_unfit_masks_are_refused(negative, photo):
     ]:
         with pytest.raises(ValueError, match=what):
             negative(photo, **settings)
+    with pytest.raises(ValueError, match="^--size 0"):
+        negative(SAMPLES / "photos" / "coffee.jpg", size=0)
 
 
 def test_tensors_of_other_shapes_and_kinds_are_refused(negative):

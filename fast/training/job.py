@@ -87,7 +87,7 @@ def train(
     Raises:
         ValueError: unusable style, data or settings, or too little memory for them; or `output`
             holds another training.
-        FloatingPointError: the loss has diverged again and again; checkpoints of before are kept.
+        FloatingPointError: the loss has diverged again and again; earlier checkpoints stay.
         RuntimeError: no photo can be read any more; if the main process finds out, what was
             learned is saved. Or a process that reads them was killed; the last checkpoint stays.
         OSError: a file cannot be read or written.
@@ -146,14 +146,14 @@ def train(
         raise ValueError(f"--style {style}: {error}") from error
     losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
     size = settings.image_size
-    losses.try_out(torch.zeros(settings.batch_size, 3, size, size, device=device))
     record = None
     if accelerator.is_main_process:
-        shown = _shown(photos, max(SHOWN_SIZE, size), reported=unreadable)
+        shown = _photos_to_show(photos, max(SHOWN_SIZE, size), reported=unreadable)
         record = Record(output, shown, keep=keep)
+    losses.try_out(torch.zeros(settings.batch_size, 3, size, size, device=device))
     loop = Loop(
         checkpoint=checkpoint,
-        photos=photos,
+        photos=photos.photos,
         settings=settings,
         learner=learner,
         losses=losses,
@@ -174,8 +174,10 @@ def train(
     return checkpoint
 
 
-def _shown(photos: TrainingData, size: int, *, reported: set[str]) -> list[Tensor]:
-    """The photos of the preview and of the final figures: those held out, or else a first one."""
+def _photos_to_show(photos: TrainingData, size: int, *, reported: set[str]) -> list[Tensor]:
+    """Those of the preview and of the final figures: the ones held out or, if none is, the first
+    that can be read; (1, 3, H, W) each.
+    """
     candidates, number = chain(photos.held_out, photos.photos), max(1, len(photos.held_out))
     read = read_photos(candidates, size, count=number, reported=reported)
     return [image for _, image in read]

@@ -15,9 +15,11 @@ from fast.training.muon import Muon
 from models.transformer_net import TransformerNet
 
 OPTIMIZERS = ("muon", "adam")
-# Adam's learning rate as a share of Muon's: 0.002 beside 0.03. It moves what has a size that
-# matters: the normalisations' scales and shifts, and the output convolution.
-ADAM_SHARE = 1 / 15
+# Adam's learning rate as a share of Muon's: 0.004 beside 0.03. It moves what has a size that
+# matters: the normalisations' scales and shifts, and the output convolution. With half of it the
+# objective fell less: with 120 crops of 128 px to 2.98, not 2.83; with 480 of up to 192 px to 1.92,
+# not 1.85.
+ADAM_SHARE = 2 / 15
 MAX_RETRIES = 3
 COLLAPSE = 3.0  # times the lowest mean loss so far
 FEW = 20  # losses, too few to tell a collapse from images that are hard to paint
@@ -189,7 +191,7 @@ class Learner:
         self.retries += 1
         if self.retries > MAX_RETRIES:
             raise FloatingPointError(
-                f"{error}, after {MAX_RETRIES} attempts with smaller steps; checkpoints of before "
+                f"{error}, after {MAX_RETRIES} attempts with smaller steps; earlier checkpoints "
                 "are kept"
             )
         factor = self.factor / 2

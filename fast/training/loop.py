@@ -1,18 +1,19 @@
 """The loop of a training: steps, checkpoints, and ways back when the loss diverges."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from fast.training.data import Item, TrainingData, make_loader
+from fast.training.data import Item, make_loader
 from fast.training.learner import Diverged, Learner
 from fast.training.losses import BatchLosses
-from fast.training.photos import warn_unreadable
+from fast.training.photos import Photo, warn_unreadable
 from fast.training.progress import Clock, TrainingProgress
 from fast.training.record import Record
+from fast.training.rows import PhotoStream
 from fast.training.settings import TrainingSettings
 from media import as_float
 from models.checkpoint import Checkpoint
@@ -34,17 +35,17 @@ class Loop:
         photos: to train on.
         settings: data and schedule.
         learner: the network and its optimisers, as they are at `step`.
-        losses: of its paintings.
+        losses: of the network's paintings.
         record: the training's files; on other processes than the main one there is none.
         step: the present one; the first is 0.
-        unreadable: names and reasons of the photos that could not be read, which go into it.
+        unreadable: why photos could not be read, with their names; kept in the checkpoint.
         save_every: steps between two checkpoints.
         num_workers: processes that read photos; 0 reads them in this one.
         callback: see fast.training.job.train.
     """
 
     checkpoint: Checkpoint
-    photos: TrainingData
+    photos: Sequence[Photo] | PhotoStream
     settings: TrainingSettings
     learner: Learner
     losses: BatchLosses
@@ -61,7 +62,7 @@ class Loop:
         self.global_batch = self.settings.images_per_step(self.accelerator.num_processes)
 
     def run(self) -> None:
-        """Train to the end; what is raised is said by fast.training.job.train."""
+        """Train to the end; what it raises: see fast.training.job.train."""
         self.learner.keep_as_good(self.step)
         while self.step < self.settings.steps:
             try:
@@ -79,10 +80,22 @@ class Loop:
                 if self.record:
                     self.record.go_back(self.step)
 
+    def fill_in(self) -> None:
+        """Put what has been learned into the checkpoint."""
+        good, device = self.learner.good, self.accelerator.device
+        self.checkpoint.weights = good.weights
+        self.checkpoint.resume_state = good.states | {"unreadable": sorted(self.unreadable)}
+        self.checkpoint.training |= {
+            "step": self.step,
+            "images": self.step * self.global_batch,
+            "device": _device_name(device),
+            "unreadable": len(self.unreadable),
+        }
+
     def _take_steps(self) -> None:
         """Go on from the present step to the last one, as long as all goes well."""
         loader = make_loader(
-            self.photos.photos,
+            self.photos,
             self.settings,
             self.accelerator,
             first_step=self.step,
@@ -97,7 +110,8 @@ class Loop:
             self.step += 1
             if self.record and self.step == self.first_step + 1:  # the input was not wrong
                 self.record.begin(self.first_step)
-            is_last, interrupt = self.step == self.settings.steps, None
+            is_last = self.step == self.settings.steps
+            interrupt = None
             if clock.is_due() or is_last or self.step == 1:
                 interrupt = self._report(clock.progress(self.step, values))
             ends = self._main_process_ends(interrupt is not None)
@@ -118,15 +132,17 @@ class Loop:
         with self.accelerator.accumulate(self.learner.net):
             values = self.losses.backward(content, seed=self.settings.seed + self.step)
             # What is summed up grows with the crops, and is not to look like a collapse.
-            is_sum = self.losses.loss.settings.content_reduction == "sum"
-            self.learner.update(self.step, values[0] / (content[0, 0].numel() if is_sum else 1))
+            settings = self.losses.loss.settings
+            pixels = content[0, 0].numel() if settings.content_reduction == "sum" else 1
+            self.learner.update(self.step, values[0] / pixels)
         return values
 
     def _note(self, failures: list[str]) -> None:
+        """Keep why photos could not be read; the main process warns of them."""
         if self.accelerator.is_main_process:
             warn_unreadable(failures, self.unreadable)
         else:
-            self.unreadable.update(failures)  # the main process warns of them at a checkpoint
+            self.unreadable.update(failures)  # it will be told of them at the next checkpoint
 
     def _report(self, progress: TrainingProgress) -> KeyboardInterrupt | None:
         """Log it, and call back; the interrupt that the callback answered with, if it did."""
@@ -152,18 +168,6 @@ class Loop:
         if self.record:
             self.fill_in()
             self.record.save(self.checkpoint, self.learner.bare_net)
-
-    def fill_in(self) -> None:
-        """Put what has been learned into the checkpoint."""
-        good, device = self.learner.good, self.accelerator.device
-        self.checkpoint.weights = good.weights
-        self.checkpoint.resume_state = good.states | {"unreadable": sorted(self.unreadable)}
-        self.checkpoint.training |= {
-            "step": self.step,
-            "images": self.step * self.global_batch,
-            "device": _device_name(device),
-            "unreadable": len(self.unreadable),
-        }
 
 
 def _batches(loader: Iterable[Item]) -> Iterator[Item]:
