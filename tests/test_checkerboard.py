@@ -130,3 +130,17 @@ def test_a_figure_tells_its_deviation_in_grey_levels(loss, monkeypatch):
     monkeypatch.setattr("fast.training.figures.stylize", lambda net, image: grid)
     figures = measure(TransformerNet(width=4, num_blocks=1), loss, smooth_image(64, 64))
     assert figures.checkerboard == pytest.approx(25.5, rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_the_same():
+    painting = smooth_image(64, 80) + 0.1 * stripes(0, 1, 1, 0)
+    losses, gradients = [], []
+    for device in ("cpu", "cuda"):
+        image = painting.detach().to(device).requires_grad_()
+        loss = checkerboard_loss(image, 4)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(image.grad.cpu())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-9)
