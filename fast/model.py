@@ -74,7 +74,8 @@ class StyleModel:
                 softened. A PIL image, a numpy array or an image file; or, of the result's size, a
                 tensor (H, W), bool or in [0, 1].
             invert_mask: paint what the mask leaves out.
-            output: image file to write, in the format of its suffix; an existing one is replaced.
+            output: image file to write, in the format of its suffix, of a single photo; an existing
+                one is replaced.
 
         Returns:
             A tensor for a tensor, else a PIL image; the output's path if there is one. Transparency
@@ -92,6 +93,8 @@ class StyleModel:
             raise ValueError("invert_mask needs a mask")
         if isinstance(photo, Tensor):
             _check_tensor(photo)
+            if output is not None and len(photo) > 1:
+                raise ValueError(f"{output} takes one painting, not a batch of {len(photo)}")
             height, width = photo.shape[-2:]
             new_width, new_height = scaled_size((width, height), size)
             pixels = resize(photo, (new_height, new_width))

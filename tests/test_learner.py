@@ -84,6 +84,18 @@ def test_collapse_is_noticed(job, losses, norm, message):
         check(losses, norm)
 
 
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [([10.0, 300.0, 300.0], "203.3, it was 10"), ([math.inf], "inf from the start")],
+)
+def test_collapse_in_the_first_steps_is_noticed(job, losses, message):
+    net = TransformerNet(width=4, num_blocks=1)
+    learner = Learner(net, Schedule(0.03, 0, 10), job["accelerator"])
+    learner.recent = [torch.tensor(loss) for loss in losses]
+    with pytest.raises(Diverged, match=message):
+        learner.check()
+
+
 def take_step(learner: Learner, step: int, image: Tensor) -> None:
     """Towards black."""
     loss = learner.net(image).square().mean()

@@ -206,6 +206,8 @@ def test_tensors_of_other_shapes_and_kinds_are_refused(negative):
     for shape in [(3, 4, 4), (1, 4, 4, 4), (1, 3, 0, 4)]:
         with pytest.raises(ValueError, match=r"must be \(B, 3, H, W\)"):
             negative(torch.zeros(shape))
+    with pytest.raises(ValueError, match="a batch of 2"):
+        negative(torch.zeros(2, 3, 4, 4), output="painted.png")
     with pytest.raises(ValueError, match="int64"):
         negative(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
 

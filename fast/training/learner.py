@@ -132,20 +132,27 @@ class Learner:
         return norm
 
     def check(self) -> None:
-        """Diverged if the mean loss since the last check, of all processes, has gone wrong."""
+        """Diverged if the mean loss since the last check, of all processes, has gone wrong: beside
+        the lowest one or, until there is such, the very first loss.
+        """
         if not self.recent:
             return
-        mean = torch.stack(self.recent).mean()
-        loss = self.accelerator.gather(mean).mean().item()
+        recent = torch.stack(self.recent)
+        both = torch.stack([recent.mean(), recent[0]])[None]
+        loss, first = self.accelerator.gather(both).mean(0).tolist()
+        is_begun = self.lowest < math.inf
+        before = self.lowest if is_begun else first
         if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss:.4g}, it was {self.lowest:.4g}")
-        if len(self.recent) < FEW:
+            was = f", it was {before:.4g}" if math.isfinite(before) else " from the start"
+            raise Diverged(f"the loss is {loss:.4g}{was}")
+        is_enough = len(recent) >= FEW
+        if (is_enough or not is_begun) and loss > COLLAPSE * before:
+            raise Diverged(f"the loss is {loss:.4g}, it was {before:.4g}")
+        if not is_enough:
             return
         norms, self.recent, self.norms = torch.stack(self.norms), [], []
         if not norms.isfinite().any():
             raise Diverged(f"none of {len(norms)} gradients is finite")
-        if loss > COLLAPSE * self.lowest:
-            raise Diverged(f"the loss is {loss:.4g}, it was {self.lowest:.4g}")
         self.lowest = min(self.lowest, loss)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
