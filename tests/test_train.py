@@ -282,6 +282,7 @@ def assert_learned_the_same(*paths):
         ("--style-layers", "relu8_1", "relu8_1"),
         ("--mixed-precision", "fp16", "GPU"),
         ("--init-from", "nowhere.pth", "is no file"),
+        ("--tensorboard", __file__, "is no folder"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
