@@ -27,7 +27,7 @@ SHIPPED = {(32, 5, 1): "starry_night.pth", (32, 5, 2): "starry_night_lean.pth"}
 
 def parse_args(description: str) -> argparse.Namespace:
     """Read the command line: style, photos, output and how to train."""
-    defaults = {p.name: p.default for p in inspect.signature(train).parameters.values()}
+    keep = inspect.signature(train).parameters["keep"].default
     parser = cli.make_parser(description)
     files = parser.add_argument_group("files")
     files.add_argument("--style", type=Path, required=True, metavar="IMAGE", help="style picture")
@@ -81,7 +81,7 @@ def parse_args(description: str) -> argparse.Namespace:
     run.add_argument(
         "--keep",
         type=cli.not_negative,
-        default=defaults["keep"],
+        default=keep,
         metavar="N",
         help="older checkpoints to keep, as FILE.step500.pth (default: %(default)s)",
     )

@@ -140,15 +140,15 @@ class Learner:
         recent = torch.stack(self.recent)
         both = torch.stack([recent.mean(), recent[0]])[None]
         loss, first = self.accelerator.gather(both).mean(0).tolist()
-        is_begun = self.lowest < math.inf
-        before = self.lowest if is_begun else first
+        has_mean = self.lowest < math.inf
+        before = self.lowest if has_mean else first
         if not math.isfinite(loss):
             was = f", it was {before:.4g}" if math.isfinite(before) else " from the start"
             raise Diverged(f"the loss is {loss:.4g}{was}")
-        is_enough = len(recent) >= FEW
-        if (is_enough or not is_begun) and loss > COLLAPSE * before:
+        has_few = len(recent) < FEW
+        if loss > COLLAPSE * before and not (has_few and has_mean):
             raise Diverged(f"the loss is {loss:.4g}, it was {before:.4g}")
-        if not is_enough:
+        if has_few:
             return
         norms, self.recent, self.norms = torch.stack(self.norms), [], []
         if not norms.isfinite().any():
