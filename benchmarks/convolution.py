@@ -10,6 +10,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+import cli
 from models.memory import keep_pages
 from models.timing import best_seconds
 from models.winograd import winograd_conv3x3, winograd_kernel
@@ -28,7 +29,8 @@ LAYERS = (
 
 
 @torch.inference_mode()
-def main() -> None:
+def main() -> int:
+    cli.make_parser(__doc__).parse_args()
     keep_pages()
     torch.manual_seed(0)
     print("| layer | direct | Winograd | ratio | error |\n| --- | --- | --- | --- | --- |")
@@ -45,7 +47,8 @@ def main() -> None:
         error = (result - exact).norm() / exact.norm()
         direct, ours = (1000 * seconds for seconds in best_seconds(*calls))
         print(f"| {name} | {direct:.0f} ms | {ours:.0f} ms | {direct / ours:.1f}x | {error:.0e} |")
+    return cli.OK
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -30,7 +30,7 @@ if features.check("avif"):
     FORMATS[".avif"] = ("AVIF", True, {"quality": 90, "subsampling": "4:4:4"})
 
 HEIF = (".heic", ".heif", ".hif")  # only read, by a package that not everybody has
-HEIF_HINT = "pip install pillow-heif"
+HEIF_HINT = 'pip install -e ".[heic]"'
 # Other kinds of images, of cameras and programs, which are left out of a folder, but not silently.
 FOREIGN = {
     *(".avif", ".jp2", ".jxl", ".psd", ".svg", ".tga"),

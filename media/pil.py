@@ -80,7 +80,7 @@ def read_mask(mask: Image.Image | np.ndarray | Path | str, photo: Picture) -> Te
     check_mask_size(name, picture, photo)
     image = to_pil(picture.pixels, like=picture)
     height, width = photo.pixels.shape[-2:]
-    gray = image.getchannel("A") if image.mode == "RGBA" else image.convert("L")
+    gray = image.convert("L") if picture.is_opaque else image.getchannel("A")
     gray = gray.resize((width, height), Image.Resampling.BILINEAR)
     gray = gray.filter(ImageFilter.GaussianBlur(SOFTNESS * max(width, height)))
     return torch.from_numpy(np.array(gray))[None, None]

@@ -44,11 +44,10 @@ def read_segments(
     picture = read_image(path)
     check_mask_size(path, picture, photo)
     pixels = picture.pixels[0].permute(1, 2, 0).numpy().astype(np.int32)  # (H, W, 3)
-    if colors is None:
-        colors = _areas(pixels)
-        if not colors:
-            raise ValueError(f"{path} has no areas of one colour; JPEG blurs them, PNG does not")
-    colors = [color for color in dict.fromkeys(colors) if color != BLACK]
+    areas = _areas(pixels) if colors is None else colors
+    colors = [color for color in dict.fromkeys(areas) if color != BLACK]
+    if not colors:
+        raise ValueError(f"{path} has no areas of one colour; JPEG blurs them, PNG does not")
     nearest = np.zeros(pixels.shape[:2], np.uint8)
     smallest = np.square(pixels).sum(2)  # distance from black
     for number, color in enumerate(colors, start=1):

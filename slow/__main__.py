@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -25,15 +26,16 @@ from tqdm import tqdm
 import cli
 from fast import load
 from fast.stylize import find_model
-from media import check_format, read_image, sha256
+from media import check_format, claimed, read_image, sha256
 from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings
-from slow.batch import SharedLosses, plan_jobs
+from slow.batch import plan_jobs
 from slow.flags import parse_args
-from slow.job import Job, check_job, is_finished, make_recipe, paint
+from slow.job import Job, check_existing, check_job, is_finished, make_recipe, paint
 from slow.memory import Plan, measure_room
 from slow.recipe import Recipe, read_recipe
 from slow.settings import INITS, SlowSettings
+from slow.shared_losses import SharedLosses
 
 
 def print_settings(settings: SlowSettings, loss: LossSettings) -> None:
@@ -66,9 +68,10 @@ def make_init(
     return lambda content: image
 
 
-def check_files(args: argparse.Namespace, jobs: list[Job], init: Path | None) -> None:
-    """ValueError unless all results can be written, and none replaces an input."""
-    others = [init] if init else []
+def check_files(args: argparse.Namespace, jobs: list[Job], others: list[Path]) -> None:
+    """ValueError unless all results can be written, and none replaces an input, or another file
+    that is read.
+    """
     for job in jobs:
         check_job(
             job,
@@ -120,9 +123,11 @@ def main() -> int:
         style_masks=args.style_mask,
     )
     init = init_file(settings.init)
-    check_files(args, jobs, init)
+    others = [init] if init else []
+    check_files(args, jobs, others)
     if args.recipe_used:
-        warn_of_changes(args.recipe_used, {str(path) for job in jobs for path in job.inputs})
+        files = [*others, *(path for job in jobs for path in job.inputs)]
+        warn_of_changes(args.recipe_used, set(map(str, files)))
     device = pick_device(args.device)
     dtype = pick_precision(args.precision, device)
     make_image = make_init(init, args.device, args.precision, args.max_memory)
@@ -139,31 +144,31 @@ def main() -> int:
                 loss,
                 style_blend=args.style_blend,
                 dtype=dtype,
-                other_inputs=[init] if init else [],
+                other_inputs=others,
             )
             if args.resume and is_finished(job.output):
                 say_skipped(job.output, recipe)
                 continue
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            paint(
-                job,
-                recipe,
-                device=device,
-                init=make_image,
-                vgg=losses.vgg,
-                make_losses=losses.for_files(job.styles)
-                if settings.colors == "style"
-                else losses.for_images,
-                room=room,
-                report=None if args.quiet else say_plan,
-                announce=print_path,
-                depth=args.depth,
-                save_every=args.save_every,
-                resume=args.resume,
-                preview=args.preview,
-                quiet=args.quiet,
-                description=f"{number}/{len(jobs)} " if len(jobs) > 1 else "",
-            )
+            cli.check_output(job.output, exists_ok=True)
+            with claimed(job.output):
+                check_existing(job.output, resume=args.resume, force=args.force)
+                paint(
+                    job,
+                    recipe,
+                    losses,
+                    device=device,
+                    init=make_image,
+                    room=room,
+                    report=None if args.quiet else partial(say_plan, job),
+                    announce=print_path,
+                    depth=args.depth,
+                    save_every=args.save_every,
+                    resume=args.resume,
+                    preview=args.preview,
+                    quiet=args.quiet,
+                    description=f"{number}/{len(jobs)} " if len(jobs) > 1 else "",
+                )
         except (OSError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
             if len(jobs) == 1:
                 raise
@@ -177,9 +182,11 @@ def print_path(path: Path) -> None:
     tqdm.write(str(path))
 
 
-def say_plan(plan: Plan) -> None:
-    """Print what a run will need, above the progress bars."""
-    tqdm.write(str(plan), file=sys.stderr)
+def say_plan(job: Job, plan: Plan) -> None:
+    """Print what a painting is made of and will need, above the progress bars."""
+    styles = ", ".join(path.name for path in job.styles)
+    line = f"{job.content.name} in the style of {styles}: {plan}"
+    tqdm.write(cli.printable(line), file=sys.stderr)
 
 
 def say_skipped(output: Path, recipe: Recipe) -> None:

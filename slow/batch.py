@@ -1,17 +1,10 @@
-"""Several paintings in one run, from folders of contents and styles. What they share is computed
-once.
-"""
+"""Several paintings in one run, from folders of contents and styles."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from media import find_images
-from models.loss_settings import LossSettings
-from models.losses import PerceptualLoss, loss_network
 from slow.job import Job
 from slow.recipe import read_recipe
 
@@ -87,46 +80,3 @@ def _is_painting(image: Path) -> bool:
     except (OSError, ValueError):  # a damaged photo is reported when its turn comes
         return False
     return True
-
-
-class SharedLosses:
-    """The loss network, loaded once, and the targets of the style that was used last.
-
-    Args:
-        settings: layers and weights.
-        style_blend: a weight for each style image of a blend; empty for equal ones.
-        dtype: precision of the convolutions.
-        device: where to compute.
-    """
-
-    def __init__(
-        self,
-        settings: LossSettings,
-        *,
-        style_blend: Sequence[float] = (),
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.settings, self.style_blend = settings, style_blend
-        self.vgg = loss_network(settings, dtype=dtype, device=device)
-        self.styles: tuple[Path, ...] = ()
-        self.by_size: dict[tuple, PerceptualLoss] = {}
-
-    def for_files(self, styles: tuple[Path, ...]) -> Callable[[Sequence[Tensor]], PerceptualLoss]:
-        """The make_losses of stylize, for style images that are these files, unchanged."""
-        if styles != self.styles:
-            self.styles, self.by_size = styles, {}
-
-        def make_losses(images: Sequence[Tensor]) -> PerceptualLoss:
-            sizes = tuple(image.shape for image in images)
-            if sizes not in self.by_size:
-                self.by_size[sizes] = self.for_images(images)
-            return self.by_size[sizes]
-
-        return make_losses
-
-    def for_images(self, images: Sequence[Tensor]) -> PerceptualLoss:
-        """New losses for style images, which may depend on the content image."""
-        return PerceptualLoss(
-            self.settings, images, style_blend=self.style_blend or None, vgg=self.vgg
-        )

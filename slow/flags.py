@@ -49,8 +49,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help="values of all settings that no other flag gives; gatys follows the paper; "
-        f"--preset NAME --help shows them (default: {DEFAULT_PRESET})",
+        help="values of all settings that no other flag gives; gatys has the paper's layers, "
+        "pooling and Gram matrices, at one scale; --preset NAME --help shows them "
+        f"(default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--show-settings", action="store_true", help="print the settings of this run and exit"
@@ -169,7 +170,9 @@ def parse_args(description: str) -> argparse.Namespace:
         parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe
     if not ends_early and not (args.content and args.styles and args.output):
-        parser.error("CONTENT, STYLE and -o FILE are required")
+        masks = args.content_mask or args.style_mask
+        hint = "; the names after --content-mask and --style-mask are masks" if masks else ""
+        parser.error(f"CONTENT, STYLE and -o FILE are required{hint}")
     return args
 
 

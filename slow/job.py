@@ -14,14 +14,13 @@ import interrupt
 from media import Picture, check_format, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings
-from models.losses import PerceptualLoss
-from models.vgg import VGG19Features
 from slow.masks import opacity_mask, read_regions
-from slow.memory import BoundedObjective, Plan, Room, measure_room
+from slow.memory import BoundedObjective, Plan, Room
 from slow.progress import Progress
 from slow.recipe import Recipe, read_recipe
 from slow.regions import Region
 from slow.settings import SlowSettings
+from slow.shared_losses import SharedLosses
 from slow.start import check_sizes, drop_thin_scales, resize_long_side
 from slow.state import read_state, save_state, state_path
 from slow.stylize import State, stylize
@@ -61,28 +60,42 @@ def check_job(
     inputs = [*job.inputs, *other_inputs]
     if any(job.output.resolve() == path.resolve() for path in inputs):
         raise ValueError(f"-o {job.output} is one of the inputs")
+    check_existing(job.output, resume=resume, force=force)
+
+
+def check_existing(output: Path, *, resume: bool, force: bool) -> None:
+    """ValueError if the result of an earlier run exists, interrupted or not, and neither `resume`
+    nor `force` is set.
+    """
     if resume or force:
         return
-    state = state_path(job.output)
+    state = state_path(output)
     if state.exists():
         raise ValueError(
             f"{state} is of an interrupted run: continue it with --resume, or start again with "
             "--force"
         )
-    if job.output.exists():
+    if output.exists():
         raise ValueError(
-            f"-o {job.output} exists; replace it with --force, or continue or skip it with --resume"
+            f"-o {output} exists; replace it with --force, or continue or skip it with --resume"
         )
 
 
 def is_finished(output: Path) -> bool:
-    """Whether the result exists and is not that of an interrupted run."""
+    """Whether the result exists and is not that of an interrupted run; ValueError if it is, and
+    there is no state to continue from.
+    """
     if not output.exists() or state_path(output).exists():
         return False
     try:
-        return read_recipe(output).complete
+        complete = read_recipe(output).complete
     except ValueError:  # a format without room for a recipe
         return True
+    if not complete:
+        raise ValueError(
+            f"{output} is of an interrupted run, whose state is gone; start again with --force"
+        )
+    return True
 
 
 def make_recipe(
@@ -128,12 +141,11 @@ class Inputs:
 def paint(
     job: Job,
     recipe: Recipe,
+    losses: SharedLosses,
     *,
     device: torch.device,
-    init: Callable[[Tensor], Tensor | None] = lambda content: None,
-    vgg: VGG19Features | None = None,
-    make_losses: Callable[[Sequence[Tensor]], PerceptualLoss] | None = None,
-    room: Room | None = None,
+    init: Callable[[Tensor], Tensor | None],
+    room: Room,
     report: Callable[[Plan], None] | None = None,
     announce: Callable[[Path], None] = lambda path: None,
     depth: int = 8,
@@ -151,11 +163,10 @@ def paint(
     Args:
         job: which files.
         recipe: how.
+        losses: for the recipe's settings and precision, on the device.
         device: where to compute.
         init: from the content image to an image to start from, or None as the settings say.
-        vgg: a loss network for the recipe's settings, to be shared; a new one by default.
-        make_losses: as for stylize; where there are no regions.
-        room: what memory there is; measured by default.
+        room: what memory there is.
         report: as for BoundedObjective.
         announce: called with the path of the result once it is written, also if the run was
             interrupted.
@@ -192,16 +203,15 @@ def paint(
                 inputs.styles,
                 inputs.settings,
                 recipe.loss,
-                style_blend=recipe.style_blend,
-                init=None if state else init(inputs.content.rgb),
-                dtype=PRECISIONS[recipe.precision],
                 regions=inputs.regions,
-                vgg=vgg,
-                make_losses=None if inputs.regions else make_losses,
+                init=None if state else init(inputs.content.rgb),
+                make_losses=losses.maker(
+                    job.styles, colors=recipe.settings.colors, regions=inputs.regions
+                ),
                 objective=BoundedObjective(
                     inputs.settings,
                     inputs.content.pixels.shape[-2:],
-                    room or measure_room(device),
+                    room,
                     steps_done=state["step"] if state else 0,
                     report=report,
                 ),
@@ -218,8 +228,9 @@ def paint(
         # Between two steps the state is consistent; within one it may not be.
         if save_every and (progress.is_stopped or painting is not None):
             save(progress.latest.state)
-        best = resize_long_side(progress.latest.best, inputs.settings.size)
-        write(best, progress.latest.state.best_terms, complete=False)
+        latest = progress.latest
+        best = latest.picture(resize_long_side(latest.painting, inputs.settings.size))
+        write(best, latest.state.best_terms, complete=False)
         if isinstance(error, KeyboardInterrupt):
             announce(job.output)
             raise
@@ -228,6 +239,8 @@ def paint(
     path.unlink(missing_ok=True)
     progress.finish(painting)
     announce(job.output)
+    if progress.interrupt:  # after the last step
+        raise progress.interrupt
 
 
 def _read_inputs(job: Job, recipe: Recipe, device: torch.device) -> Inputs:

@@ -18,6 +18,7 @@ from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled_objective
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
+from slow.start import coarsest_stride, scaled_shape
 
 # Bytes for each pixel of a tile with its halo, forward and backward, by the bytes of a number.
 # Every tile takes FIXED_BYTES more. Measured by python -m benchmarks.memory.
@@ -138,7 +139,7 @@ class BoundedObjective:
             last_step += scale.steps
             if scale.size < max(content.shape[-2:]):
                 continue
-            size = tuple(max(1, round(n * scale.size / max(self.shape))) for n in self.shape)
+            size = scaled_shape(self.shape, scale.size)
             run = (self.settings, loss.settings, loss.vgg.dtype)
             side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
             memory = self.room.taken + memory_needed(size, side, *run)
@@ -163,7 +164,7 @@ def choose_side(
     """The longest side, in px, of the largest tiles that fit into this room (bytes). It is at least
     the image's own if the image fits as a whole, and SMALLEST_SIDE if nothing fits.
     """
-    longest, step = max(size), max(map(stride, loss.content_layers + loss.style_layers))
+    longest, step = max(size), coarsest_stride(loss)
     for number in range(1, longest // SMALLEST_SIDE + 1):
         side = math.ceil(longest / number / step) * step
         if memory_needed(size, side, settings, loss, dtype) <= room:

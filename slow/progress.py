@@ -50,7 +50,7 @@ class Progress:
         self.bar: tqdm | None = None
         self.latest: Iterate | None = None
         self.is_stopped = False  # by stop(), so that the state is that of a finished step
-        self._error: KeyboardInterrupt | None = None
+        self.interrupt: KeyboardInterrupt | None = None
 
     def __call__(self, iterate: Iterate) -> None:
         self.latest = iterate
@@ -60,13 +60,13 @@ class Progress:
         if self.preview and time.monotonic() - self.last_preview > PREVIEW_SECONDS:
             self._write_preview(iterate.best)
             self.last_preview = time.monotonic()
-        if self._error:
+        if self.interrupt:
             self.is_stopped = True
-            raise self._error
+            raise self.interrupt
 
     def stop(self, error: KeyboardInterrupt) -> None:
         """End the run with this error after the current step."""
-        self._error = error
+        self.interrupt = error
         if self.bar is not None:
             self.bar.set_description_str("stopping after this step: ")
 

@@ -120,8 +120,9 @@ PRESETS: dict[str, tuple[SlowSettings, LossSettings]] = {
         SlowSettings(),
         LossSettings(style_loss="wasserstein", padding="replicate", tv_weight=10.0),
     ),
-    # The paper's layers, pooling, start and optimiser. Its ratio of content to style, 1e-3 or 1e-4,
-    # is for losses that are sums; here it is the usual strength.
+    # The paper's layers, pooling and Gram matrices, at one scale. Its ratio of content to style,
+    # 1e-3 or 1e-4, is for losses that are sums; here it is the usual strength. Optimiser and noise
+    # are ours.
     "gatys": (
         SlowSettings(min_size=0, steps=500),
         LossSettings(content_layers=("relu4_2",), pooling="average"),

@@ -20,11 +20,20 @@ from slow.settings import SlowSettings, scales
 NOISE = 0.02
 
 
+def scaled_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Height and width with a longer side of this many px; 1 px at least."""
+    height, width = (max(1, round(side * size / max(shape))) for side in shape)
+    return height, width
+
+
 def resize_long_side(image: Tensor, size: int) -> Tensor:
-    """An image (1, 3, H, W) RGB in [0, 1] with a longer side of this many px."""
-    longer = max(image.shape[-2:])
-    height, width = (max(1, round(side * size / longer)) for side in image.shape[-2:])
-    return resize(image, (height, width))
+    """An image (1, C, H, W) in [0, 1] with a longer side of this many px."""
+    return resize(image, scaled_shape(image.shape[-2:], size))
+
+
+def coarsest_stride(loss: LossSettings) -> int:
+    """Px of the image for each position of the deepest layer: no image may be smaller."""
+    return max(map(stride, loss.content_layers + loss.style_layers))
 
 
 def style_size(style: Tensor, settings: SlowSettings, size: int) -> int:
@@ -41,7 +50,7 @@ def drop_thin_scales(
     """The same settings without the scales at which a picture, the content image or one of the
     style images after it, would be too thin for the loss network.
     """
-    needed = max(map(stride, loss.content_layers + loss.style_layers))
+    needed = coarsest_stride(loss)
     least = 0.0
     for number, image in enumerate(images):
         shorter, longer = sorted(image.shape[-2:])
@@ -69,7 +78,7 @@ def check_sizes(
         settings, loss: of the run.
         remedy: what to do about it, for the message.
     """
-    needed = max(map(stride, loss.content_layers + loss.style_layers))
+    needed = coarsest_stride(loss)
     size = scales(drop_thin_scales(settings, loss, images))[0].size
     for number, (path, image) in enumerate(zip(paths, images, strict=True)):
         longer = size if number == 0 else style_size(image, settings, size)

@@ -1,13 +1,14 @@
 """Folders of contents and styles."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 from media import read_image, write_image
-from models.loss_settings import LossSettings
 from slow import __main__ as slow_cli
-from slow import batch
-from slow.batch import SharedLosses, plan_jobs
+from slow import shared_losses
+from slow.batch import plan_jobs
 from slow.recipe import read_recipe
 from tests.conftest import smooth_image
 
@@ -25,8 +26,10 @@ def styles(tmp_path):
 
 def test_one_painting_for_each_pair(run, photos, styles, tmp_path, monkeypatch):
     networks, targets = [], []
-    monkeypatch.setattr(batch, "loss_network", count(batch.loss_network, networks))
-    monkeypatch.setattr(batch, "PerceptualLoss", count(batch.PerceptualLoss, targets))
+    monkeypatch.setattr(shared_losses, "loss_network", count(shared_losses.loss_network, networks))
+    monkeypatch.setattr(
+        shared_losses, "PerceptualLoss", count(shared_losses.PerceptualLoss, targets)
+    )
     code, out, _ = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
     names = [f"{photo}_{style}.png" for style in "ab" for photo in range(3)]
     assert code == 0 and out.split() == [str(tmp_path / "out" / name) for name in names]
@@ -89,6 +92,17 @@ def test_ctrl_c_ends_the_batch(run, photos, styles, tmp_path, monkeypatch):
     assert code == 130 and len(out.split()) == 1
 
 
+def test_a_folder_that_is_write_protected_is_told_before_each_painting(
+    run, photos, styles, tmp_path, monkeypatch
+):
+    paint = Mock()
+    monkeypatch.setattr(slow_cli, "paint", paint)
+    monkeypatch.setattr("cli.TemporaryFile", Mock(side_effect=PermissionError))
+    code, out, err = run(slow_cli, photos, styles, "-o", tmp_path / "out", *FEW)
+    assert (code, out) == (1, "") and err.count("no file can be written there") == 6
+    paint.assert_not_called()
+
+
 def test_style_files_make_a_blend_for_each_content(photos, styles, tmp_path):
     jobs = plan_jobs(photos, [styles / "a.png", styles / "b.jpg"], tmp_path / "out")
     assert [job.output.name for job in jobs] == ["0_a_b.png", "1_a_b.png", "2_a_b.png"]
@@ -128,16 +142,6 @@ def test_paintings_of_an_earlier_run_are_not_painted(run, photos, styles, folder
     assert plan_jobs(photos, [styles], output) == before
     assert plan_jobs(photos, [styles], tmp_path / "other")[0].content == photos / "0.png"
     assert len(plan_jobs(photos, [styles], tmp_path / "other")) == 6
-
-
-def test_targets_are_kept_for_one_style(styles):
-    losses = SharedLosses(LossSettings(content_layers=("relu1_1",), style_layers=("relu1_1",)))
-    image = [smooth_image(16, 16)]
-    a, b = (styles / "a.png",), (styles / "b.jpg",)
-    first = losses.for_files(a)(image)
-    assert losses.for_files(a)(image) is first
-    assert losses.for_files(a)([smooth_image(20, 20)]) is not first
-    assert losses.for_files(b)(image) is not first
 
 
 def test_a_folder_with_one_photo_is_a_folder(run, photos, styles, tmp_path):

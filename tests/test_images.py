@@ -280,7 +280,7 @@ def test_heic_is_read_with_its_package_and_else_named(has_heif, tmp_path):
         assert read_image(tmp_path / "1.heic").pixels.shape == (1, 3, 8, 6)
     else:
         assert names == ["a.png"]
-        with pytest.raises(ValueError, match="1.heic needs: pip install pillow-heif$"):
+        with pytest.raises(ValueError, match=r'1.heic needs: pip install -e "\.\[heic\]"$'):
             read_image(tmp_path / "1.heic")
 
 

@@ -43,6 +43,15 @@ def test_segments_in_their_order_without_black(tmp_path):
     assert middles == [[255, 0, 0, 0], [0, 255, 0, 255]]
 
 
+def test_black_alone_is_no_area(tmp_path):
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[10:30, 10:30, 0] = 56 + np.arange(400).reshape(20, 20) // 2  # each colour twice
+    Image.fromarray(pixels).save(tmp_path / "blurred.png")
+    assert is_colored(tmp_path / "blurred.png")
+    with pytest.raises(ValueError, match="no areas of one colour"):
+        read_segments(tmp_path / "blurred.png", CONTENT)
+
+
 def test_pixels_belong_to_the_nearest_of_given_colours(tmp_path):
     path = save(tmp_path / "a.png", (230, 20, 30), (10, 0, 20))
     segments = read_segments(path, CONTENT, colors=["#ff0000", "#00ff00"])

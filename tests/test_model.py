@@ -159,7 +159,8 @@ def test_a_mask_chooses_what_is_painted_with_a_soft_border(negative, tmp_path):
     cut_out = Image.new("RGBA", (400, 200), (0, 0, 0, 0))
     cut_out.paste((0, 0, 0, 255), (200, 0, 400, 200))
     arrays = np.array(drawn), np.array(drawn) > 127
-    for mask in (tmp_path / "mask.png", drawn, cut_out, *arrays):
+    opaque = drawn.convert("RGBA")
+    for mask in (tmp_path / "mask.png", drawn, opaque, cut_out, *arrays):
         painted = negative(photo, mask=mask)
         assert torch.allclose(painted[..., :180], photo[..., :180], atol=1e-3)
         assert torch.allclose(painted[..., 220:], 1 - photo[..., 220:], atol=1e-3)

@@ -9,12 +9,15 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
-from media import read_image, write_image
+from media import claimed, read_image, write_image
 from slow import __main__ as slow_cli
 from slow import progress as progress_module
+from slow.memory import Room
 from slow.recipe import read_recipe
 from slow.state import state_path
+from slow.stylize import stylize
 from tests.conftest import smooth_image
 from tests.test_architecture import ROOT
 
@@ -200,6 +203,56 @@ def test_finished_results_are_left_alone(run, files, whole):
     code, _, err = run(slow_cli, *files, *FEW, "--resume", "--seed", 3)
     assert code == 0 and "made differently: --seed is 3 here and 0 there; --force" in err
     assert files[3].stat().st_mtime_ns == before
+
+
+def test_an_interrupted_result_without_its_state_is_not_replaced(run, files, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, fail)
+        run(slow_cli, *files, *FEW, "--save-every", 0)
+    before = files[3].read_bytes()
+    code, out, err = run(slow_cli, *files, *FEW, "--resume")
+    assert (code, out) == (2, "") and "whose state is gone; start again with --force" in err
+    assert files[3].read_bytes() == before
+
+
+def test_two_runs_do_not_make_the_same_file(run, files):
+    with claimed(files[3]):
+        code, out, err = run(slow_cli, *files, *FEW)
+    assert (code, out) == (2, "") and "another run is making it" in err
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(run, files, monkeypatch):
+    def appear(*_):
+        files[3].write_bytes(b"mine")
+        return Room(0, 1e12)
+
+    monkeypatch.setattr(slow_cli, "measure_room", appear)
+    code, _, err = run(slow_cli, *files, *FEW)
+    assert code == 2 and "exists" in err and files[3].read_bytes() == b"mine"
+
+
+def test_a_signal_after_the_last_step_ends_the_program(run, files, whole, monkeypatch):
+    def signalled(*arguments, **keywords):
+        painting = stylize(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return painting
+
+    monkeypatch.setattr("slow.job.stylize", signalled)
+    code, out, err = run(slow_cli, *files, *FEW)
+    assert (code, out, err) == (143, f"{files[3]}\n", "terminated\n")
+    assert files[3].read_bytes() == whole and not state_path(files[3]).exists()
+
+
+def test_what_stays_the_photo_is_sharp_in_an_interrupted_painting(run, files, monkeypatch):
+    mask = files[0].with_name("mask.png")
+    Image.new("L", (40, 32), 255).save(mask)
+    with Image.open(mask) as image:
+        image.paste(0, (0, 0, 20, 32))
+        image.save(mask)
+    at_step(monkeypatch, 3, fail)  # at 20 px
+    run(slow_cli, *files, *FEW, "--content-mask", mask)
+    left = [read_image(path).rgb[..., :15] for path in (files[0], files[3])]
+    assert torch.equal(*left)
 
 
 def test_preview_shows_the_painting(run, files, tmp_path, monkeypatch):

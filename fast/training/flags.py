@@ -155,7 +155,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.tensorboard and args.tensorboard.exists() and not args.tensorboard.is_dir():
         raise ValueError(f"--tensorboard {args.tensorboard} is no folder")
     if args.tensorboard and not is_tensorboard_available():
-        raise ValueError("--tensorboard needs: pip install tensorboard")
+        raise ValueError('--tensorboard needs: pip install -e ".[tensorboard]"')
 
 
 def check_existing(args: argparse.Namespace) -> None:

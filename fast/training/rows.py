@@ -134,7 +134,7 @@ def _open(data: str | Path, files: Sequence[Path], *, streaming: bool) -> tuple[
         import huggingface_hub
     except ImportError:
         raise ValueError(
-            "parquet files and data sets of a hub need: pip install datasets"
+            'parquet files and data sets of a hub need: pip install -e ".[data]"'
         ) from None
     datasets.disable_progress_bars()
     for library in (datasets, huggingface_hub):
