@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import interrupt
 from models.device import PRECISIONS
-from models.loss_settings import LossSettings, style_weight
+from models.loss_settings import LossSettings, weight_of_strength
 
 Settings = TypeVar("Settings")
 
@@ -91,7 +91,7 @@ def loss_from(args: argparse.Namespace, defaults: LossSettings | None = None) ->
         if args.style_weight != (defaults or LossSettings).style_weight:
             raise ValueError("--strength and --style-weight set the same thing; give one")
         try:
-            args.style_weight = style_weight(args.strength)
+            args.style_weight = weight_of_strength(args.strength)
         except ValueError as error:
             raise ValueError(f"--{error}") from error
     return settings_from(args, LossSettings)

@@ -15,26 +15,27 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 import cli
 import fast
-from fast.catalogue import label, table
+from fast.catalogue import SAMPLE_PHOTOS, find_model, find_models, label, table
 from fast.flags import check_flags, parse_args
 from fast.grid import GRID_SIZE, paint_grid
 from fast.jobs import Job, plan_jobs
 from fast.model import as_mask
 from fast.pipeline import Outcome, paint_photos
 from fast.processes import Processes
-from fast.stylize import SAMPLE_PHOTOS, find_model, find_models
 from fast.video import check_video_settings, folder_for, has_parts, paint_videos
 from media import Picture, sha256
 from models.device import pick_device
@@ -52,7 +53,7 @@ def main() -> int:
     check_flags(args)
     paths = [find_model(model) for model in args.model] or find_models()
     processes = Processes(on_cpu=args.device == "cpu")
-    args.device = processes.device or args.device
+    args.device = device_for(args.device, processes)
     jobs, problems = [], []
     if processes.is_main:
         jobs, problems = plan_jobs(
@@ -123,6 +124,14 @@ def main() -> int:
     return cli.FAILED if failed else cli.OK
 
 
+def device_for(wanted: str | None, processes: Processes) -> str | None:
+    """Where to compute; each of several processes has a device of its own."""
+    own = processes.device
+    if own and wanted and not own.startswith(wanted) and processes.is_main:
+        warnings.warn(f"--device {wanted} is not used: each process has its own", stacklevel=2)
+    return own or wanted
+
+
 def make_painter(
     args: argparse.Namespace, paths: list[Path], progress: Callable[[float], None]
 ) -> tuple[Callable[[Picture], Picture], list[str]]:
@@ -147,8 +156,16 @@ def make_painter(
     else:
         model = load(*paths, blend=args.blend)
 
+    @lru_cache(maxsize=1)  # one for all frames of a video
+    def mask_for(shape: torch.Size, original_size: tuple[int, int]) -> Tensor:
+        photo = Picture(torch.empty(shape, dtype=torch.uint8), original_size=original_size)
+        try:
+            return as_mask(args.mask, photo, invert=args.invert_mask)
+        except ValueError as error:
+            raise ValueError(f"--mask {error}") from error
+
     def paint(photo: Picture) -> Picture:
-        mask = args.mask and mask_for(photo, args.mask, invert=args.invert_mask)
+        mask = args.mask and mask_for(photo.pixels.shape, photo.original_size)
         look = look_of(args) | {"progress": progress, "mask": mask}
         if args.grid:
             return paint_grid(photo, models, **look)
@@ -166,14 +183,6 @@ def note_of(args: argparse.Namespace, paths: list[Path]) -> str:
     """What paintings depend on besides the photo and its size."""
     files = [sha256(path) for path in (*paths, *([args.mask] if args.mask else []))]
     return f"{files} {args.blend} {args.grid} {args.invert_mask} {look_of(args)}"
-
-
-def mask_for(photo: Picture, path: Path, *, invert: bool) -> Tensor:
-    """The mask of --mask; a ValueError names the flag."""
-    try:
-        return as_mask(path, photo, invert=invert)
-    except ValueError as error:
-        raise ValueError(f"--mask {error}") from error
 
 
 class FramesBar:

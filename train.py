@@ -27,7 +27,7 @@ import cli
 import interrupt
 from fast.training.flags import check_existing, check_flags, parse_args
 from fast.training.job import train
-from fast.training.progress import TrainingProgress
+from fast.training.progress import TERMS, TrainingProgress
 from fast.training.settings import (
     MIXED_PRECISIONS,
     TrainingSettings,
@@ -90,10 +90,7 @@ def train_style(args: argparse.Namespace, device: torch.device) -> None:
         log_with="tensorboard" if args.tensorboard else None,
         project_dir=args.tensorboard,
     )
-    if args.tensorboard:
-        accelerator.init_trackers(args.output.stem)
-    terms = ["loss", "content", "style", "tv", "checkerboard"]
-    terms += ["instability"] if settings.stability else []
+    terms = [term for term in TERMS if term != "instability" or settings.stability]
     has_begun, bar, ended_by = False, None, None
 
     def stop(error: KeyboardInterrupt) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import cli
-from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS, find_model, load_net, stylize
+from fast.catalogue import CHECKPOINTS, SAMPLE_PHOTOS, find_model
+from fast.stylize import load_net, stylize
 from media import find_images, read_image, resize, write_image
 from models.memory import keep_pages
 

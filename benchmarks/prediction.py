@@ -21,7 +21,8 @@ import torch.nn.functional as F
 import cli
 from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.stylize import SAMPLE_PHOTOS, load_net, set_precision, stylize
+from fast.catalogue import SAMPLE_PHOTOS
+from fast.stylize import load_net, set_precision, stylize
 from media import find_images, read_image
 from models.device import pick_device, pick_precision
 from models.grain import GRAIN

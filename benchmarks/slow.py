@@ -26,7 +26,7 @@ import torch
 import cli
 from benchmarks.turns import SIDES, print_machine, run_alone
 from fast import load
-from fast.stylize import SAMPLE_PHOTOS, SAMPLES
+from fast.catalogue import SAMPLE_PHOTOS, SAMPLES
 from media import read_image
 from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings

@@ -31,7 +31,8 @@ import cli
 from benchmarks.arithmetic import matrix_rate, operations
 from benchmarks.textbook import TextbookLoss, textbook_training
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.stylize import SAMPLE_PHOTOS, SAMPLES, stylize
+from fast.catalogue import SAMPLE_PHOTOS, SAMPLES
+from fast.stylize import stylize
 from fast.training.job import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.progress import TrainingProgress
@@ -127,7 +128,7 @@ def training_operations() -> float:
 @torch.no_grad()
 def objective(net: TransformerNet, loss: PerceptualLoss, photos: list[Tensor]) -> float:
     """Mean loss of the paintings."""
-    totals = [loss(stylize(net, p).clone(), loss.content_targets(p)).total for p in photos]
+    totals = [loss(stylize(net, p), loss.content_targets(p)).total for p in photos]
     return torch.stack(totals).mean().item()
 
 

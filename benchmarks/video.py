@@ -23,7 +23,8 @@ from torch import Tensor
 import cli
 import fast
 from benchmarks.turns import in_turns, make_parser, print_machine
-from fast.stylize import SAMPLE_PHOTOS, SAMPLES, load_net
+from fast.catalogue import SAMPLE_PHOTOS, SAMPLES
+from fast.stylize import load_net
 from fast.video import CRF, Steadiness, paint_video
 from media import pyav, read_frames, read_image
 from media.images import scaled_size

@@ -1,9 +1,32 @@
-"""What is known about the checkpoints."""
+"""Which models there are, and what is known about them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from models.checkpoint import Checkpoint, read_checkpoint
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLE_PHOTOS = SAMPLES / "photos"
+
+
+def find_models() -> list[Path]:
+    """The checkpoints in checkpoints/, sorted by name; without the steps of trainings."""
+    return sorted(path for path in CHECKPOINTS.glob("*.pth") if ".step" not in path.name)
+
+
+def find_model(name: str) -> Path:
+    """The file of a model: a path as it is, a bare name in checkpoints/, with or without ".pth".
+
+    Raises:
+        FileNotFoundError: there is no such model; the message lists those there are.
+    """
+    candidates = [Path(name), CHECKPOINTS / name, CHECKPOINTS / f"{name}.pth"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    models = ", ".join(path.stem for path in find_models()) or "none"
+    raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
 
 
 def label(path: Path) -> str:

@@ -13,7 +13,9 @@ what they were trained for, are measured by train.py's usual losses.
 import argparse
 import json
 import math
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import islice
@@ -23,7 +25,8 @@ import torch
 from tqdm import tqdm
 
 import cli
-from fast.stylize import SAMPLES, find_model, load_net
+from fast.catalogue import SAMPLES, find_model
+from fast.stylize import load_net
 from fast.training.figures import (
     Descent,
     Figures,
@@ -36,7 +39,7 @@ from fast.training.figures import (
 from fast.training.objective import make_objective
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
-from media import read_image, sha256, write_atomically
+from media import claimed, read_image, sha256, write_atomically
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.device import pick_device
 from models.loss_settings import LossSettings
@@ -89,9 +92,28 @@ def main() -> int:
         cli.check_output(args.json, flag="--json", exists_ok=args.force)
     keep_pages()
     device = pick_device(args.device)
-    paths = {name: find_model(name) for name in args.model}
-    if args.json and args.json.resolve() in {path.resolve() for path in paths.values()}:
+    # With links followed: the file that is meant is replaced.
+    paths = {name: Path(os.path.realpath(find_model(name))) for name in args.model}
+    if args.json and args.json.resolve() in paths.values():
         raise ValueError(f"--json {args.json} would replace a model")
+    with ExitStack() as claims:
+        if args.write:
+            for path in set(paths.values()):  # no training may go on meanwhile
+                claims.enter_context(claimed(path))
+        evaluate(args, paths, device)
+    if peak := peak_memory():
+        print(f"\npeak memory of this process: {peak / 1e6:.0f} MB")
+    return cli.OK
+
+
+def evaluate(args: argparse.Namespace, paths: Mapping[str, Path], device: torch.device) -> None:
+    """Print the figures of models, and write them where the flags say.
+
+    Args:
+        args: the flags.
+        paths: files of the models, by the names that they were given by.
+        device: where to compute.
+    """
     checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
     for name, checkpoint in checkpoints.items():
         if args.write and not checkpoint.loss:
@@ -132,9 +154,6 @@ def main() -> int:
         if args.write:
             checkpoint.figures = figures
             write_atomically(paths[name], checkpoint.to_bytes())
-    if peak := peak_memory():
-        print(f"\npeak memory of this process: {peak / 1e6:.0f} MB")
-    return cli.OK
 
 
 @cache
@@ -169,8 +188,8 @@ def objective(
     """
     trained = checkpoint.training if checkpoint.loss else asdict(TrainingSettings())
     try:
-        settings, style_size = LossSettings(**checkpoint.loss), trained["style_size"]
-    except (KeyError, TypeError) as error:
+        settings, style_size = LossSettings(**checkpoint.loss), int(trained["style_size"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not say how it was trained") from error
     if style is None:
         style = SAMPLES / str(checkpoint.style.get("file"))

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cli
-from fast.stylize import find_model, load_net
+from fast.catalogue import find_model
 from media import write_atomically
-from models.checkpoint import read_checkpoint
+from models.checkpoint import read_network
 from models.plain_net import PlainNet
 from models.transformer_net import TransformerNet
 
@@ -52,17 +52,28 @@ class Painter(nn.Module):
         return painting.index_select(2, rows).index_select(3, columns).clamp(0, 1)
 
 
+def check_packages(suffix: str) -> None:
+    """ValueError if a package is missing for this format."""
+    if suffix == ".onnx":
+        try:
+            import onnx  # noqa: F401 - for torch.onnx
+            import onnxscript  # noqa: F401
+        except ImportError:
+            raise ValueError('an .onnx file needs: pip install -e ".[export]"') from None
+
+
 def export(net: TransformerNet, suffix: str, about: dict[str, str]) -> bytes:
     """The content of an exported program.
 
     Args:
-        net: network from `load_net`, float32 on the CPU.
+        net: float32, on the CPU.
         suffix: the format, ".onnx" or ".pt2".
         about: what else its metadata tell.
 
     Raises:
         ValueError: a package is missing.
     """
+    check_packages(suffix)
     painter = Painter(net).eval().requires_grad_(False)
     least = painter.smallest
     kind = "float32 (1, 3, height, width), RGB from 0 to 1"
@@ -84,11 +95,6 @@ def _to_pt2(program: torch.export.ExportedProgram, about: dict[str, str]) -> byt
 def _to_onnx(
     program: torch.export.ExportedProgram, sizes: dict[int, torch.export.Dim], about: dict[str, str]
 ) -> bytes:
-    try:
-        import onnx  # noqa: F401 - for torch.onnx
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ValueError('an .onnx file needs: pip install -e ".[export]"') from None
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     exported = torch.onnx.export(
         program,
@@ -128,11 +134,12 @@ def main() -> int:
     if suffix not in FORMATS:
         raise ValueError(f"-o {args.output}: the suffix must be {' or '.join(FORMATS)}")
     cli.check_output(args.output, exists_ok=args.force)
-    path = find_model(args.model)
-    net = load_net(path, device="cpu", precision="float32")
-    style = read_checkpoint(path).style
+    check_packages(suffix)
+    checkpoint, net = read_network(find_model(args.model))
+    style = checkpoint.style
     about = {name: style[name] for name in ("title", "artist", "licence") if style.get(name)}
-    write_atomically(args.output, export(net, suffix, about))
+    content = export(net, suffix, about)
+    write_atomically(args.output, content, exists_ok=args.force)
     print(args.output)
     return cli.OK
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import cli
+from fast.catalogue import find_models
 from fast.grid import GRID_SIZE
 from fast.jobs import STREAM
 from fast.model import StyleModel, check_blend, check_look
 from fast.stroke import AUTO, MAX_STROKE, MIN_STROKE, USUAL_SIDE, Stroke
-from fast.stylize import find_models
 from fast.video import MAX_STEADINESS, paint_video
 from media import read_image
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fast.bandwise import bandwise
 from fast.blending import are_related, average_weights
+from fast.catalogue import find_model
 from fast.mixing import composite, mix
 from fast.stroke import Stroke, check_stroke, restore_detail, seen_size, stroke_for
-from fast.stylize import find_model, load_net, stylize
+from fast.stylize import load_net, stylize
 from media import (
     Picture,
     PilImage,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fast.at_once import fits_at_once, forget, forget_others, paint_at_once
 from fast.bands import stylize_in_bands
+from fast.catalogue import find_model
 from media import as_bytes, as_float
 from media.colors import keep_colors
 from models.checkpoint import read_network
@@ -16,28 +17,6 @@ from models.memory import free_memory, is_out_of_memory, release_pages, taken_me
 from models.transformer_net import TransformerNet
 
 SMALLEST_MEMORY = 1e6  # bytes; less makes no difference
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-SAMPLES = Path(__file__).parents[1] / "samples"
-SAMPLE_PHOTOS = SAMPLES / "photos"
-
-
-def find_models() -> list[Path]:
-    """The checkpoints in checkpoints/, sorted by name; without the steps of trainings."""
-    return sorted(path for path in CHECKPOINTS.glob("*.pth") if ".step" not in path.name)
-
-
-def find_model(name: str) -> Path:
-    """The file of a model: a path as it is, a bare name in checkpoints/, with or without ".pth".
-
-    Raises:
-        FileNotFoundError: there is no such model; the message lists those there are.
-    """
-    candidates = [Path(name), CHECKPOINTS / name, CHECKPOINTS / f"{name}.pth"]
-    for path in candidates:
-        if path.is_file():
-            return path
-    models = ", ".join(path.stem for path in find_models()) or "none"
-    raise FileNotFoundError(f"there is no model '{name}'; in checkpoints/ there are: {models}")
 
 
 def load_net(
@@ -73,7 +52,6 @@ def set_precision(net: TransformerNet, dtype: torch.dtype) -> TransformerNet:
     return net
 
 
-@torch.inference_mode()
 def stylize(
     net: TransformerNet,
     image: Tensor,
@@ -82,7 +60,8 @@ def stylize(
     max_memory: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Stylize images in one forward pass; on the CPU, and where memory is short, in bands of rows.
+    """Stylize images in one forward pass: as a whole on a CUDA GPU that has the memory, elsewhere
+    in bands of rows.
 
     Args:
         net: network from `load_net`.
@@ -100,16 +79,18 @@ def stylize(
         MemoryError: there is not even memory for a band.
         OSError: there is no room for temporary files.
     """
+    # Not made in inference mode, so that it can be changed and used with gradients.
     painting = torch.empty_like(image)
     report = progress and (lambda share: progress(share / len(image)))
-    for photo, painted in zip(image.split(1), painting.split(1), strict=True):
-        write = _writer(photo, painted, preserve_color)
-        forget_others(net, photo)  # before the free memory is measured
-        memory = _memory_for_features(net.device, photo, max_memory)
-        while not _paint_within(net, photo, write, memory, report):
-            if not memory:
-                raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
-            memory = memory / 4 if memory > SMALLEST_MEMORY else 0
+    with torch.inference_mode():
+        for photo, painted in zip(image.split(1), painting.split(1), strict=True):
+            write = _writer(photo, painted, preserve_color)
+            forget_others(net, photo)  # before the free memory is measured
+            memory = _memory_for_features(net.device, photo, max_memory)
+            while not _paint_within(net, photo, write, memory, report):
+                if not memory:
+                    raise MemoryError(f"not enough memory for {photo.shape[3]}x{photo.shape[2]} px")
+                memory = memory / 4 if memory > SMALLEST_MEMORY else 0
     if max_memory is not None:
         release_pages()  # for what comes after
     return painting

@@ -26,23 +26,30 @@ def map_ahead(
 ) -> Iterator[Result]:
     """Results in the items' order, up to `most` ahead of the caller.
 
-    After Ctrl-C, what has been begun may still be finished.
+    After Ctrl-C, what has been begun is still finished and given, if `finish` says so.
     """
     pending: deque[Future[Result]] = deque()
+
+    def next_result() -> Result:
+        result = pending[0].result()  # still pending if Ctrl-C comes before it is there
+        pending.popleft()
+        return result
+
     try:
         for item in items:
             pending.append(executor.submit(function, item))
             if len(pending) > most:
-                yield pending.popleft().result()
+                yield next_result()
+        while pending:
+            yield next_result()
     except KeyboardInterrupt:
-        if finish:
-            yield from (future.result() for future in pending)
+        while finish and pending:
+            yield next_result()
         raise
-    yield from (future.result() for future in pending)
 
 
 def ahead_of(executor: Executor, items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, but none is None; the next one is made while the caller uses the last."""
+    """The same items, none of them None; the next one is made while the caller uses the last."""
     made = map_ahead(executor, lambda _: next(items, None), count())
     return takewhile(lambda item: item is not None, made)
 

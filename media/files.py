@@ -87,7 +87,7 @@ def claimed(path: Path) -> Iterator[None]:
         if is_free and fcntl:
             is_free = _lock(stack.enter_context(lock.open("a")))
         if not is_free:
-            raise ValueError(f"-o {path}: another run is making it")
+            raise ValueError(f"{path}: another run is making it")
         _claims.add(lock)
         try:
             yield

@@ -69,9 +69,13 @@ class FrozenConv(nn.Module):
     def forward(
         self, x: Tensor, *, relu: bool = False, rounded: bool = False, pooled: bool = False
     ) -> Tensor:
-        """(B, I, H, W) -> (B, O, H, W), with a ReLU after it or not; from 8-bit integers if x, then
-        never negative, may be rounded. `pooled` if max_pool, and nothing else, follows, whose
-        gradient is that of the ReLU already.
+        """(B, I, H, W) -> (B, O, H, W).
+
+        Args:
+            x: not negative if it may be rounded.
+            relu: with a ReLU after it.
+            rounded: from 8-bit integers, with dtype torch.int8.
+            pooled: max_pool, and nothing else, follows; its gradient is that of the ReLU already.
         """
         if self.replicate:
             x = repeat_border(x)

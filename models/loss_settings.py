@@ -21,7 +21,7 @@ CHOICES = {
 }
 
 
-def style_weight(strength: float) -> float:
+def weight_of_strength(strength: float) -> float:
     """The style weight of a strength between 0 (a tinge) and 1 (little but style), 0.5 the default.
 
     Because the losses are relative to the style image's own features, a strength looks about the
@@ -71,7 +71,7 @@ class LossSettings:
     style_loss: str = "gram"
     style_layer_weights: tuple[float, ...] = ()
     content_weight: float = 1.0
-    style_weight: float = style_weight(0.5)
+    style_weight: float = weight_of_strength(0.5)
     tv_weight: float = 0.0
 
     def __post_init__(self) -> None:

@@ -127,17 +127,15 @@ class PerceptualLoss(nn.Module):
                 self.energies[layer] = self.energies[layer] + part * energy
 
     @torch.no_grad()
-    def content_targets(self, content: Tensor, *, rounded: bool = False) -> dict[str, Tensor]:
-        """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with; `rounded` if
-        they may come from 8-bit integers, which changes the content loss by less than 1 %.
-        """
+    def content_targets(self, content: Tensor) -> dict[str, Tensor]:
+        """Features of a content image (B, 3, H, W), RGB in [0, 1], to compare with."""
         layers = self.settings.content_layers
         tiles = split(content.shape[-2:], TARGET_TILE, layers)
         if len(tiles) == 1:
-            return self.vgg(content, layers, rounded=rounded)
+            return self.vgg(content, layers)
         targets = {}
         for tile in tiles:
-            features = self.vgg(tile.crop(content), layers, rounded=rounded)
+            features = self.vgg(tile.crop(content), layers)
             for layer, values in features.items():
                 if layer not in targets:
                     whole = [side // stride(layer) for side in tile.size]
@@ -159,8 +157,6 @@ class PerceptualLoss(nn.Module):
         content_targets: dict[str, Tensor],
         guides: dict[str, Tensor],
         tile: Tile | None = None,
-        *,
-        rounded: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Statistics]]:
         """All that the loss needs of an image, by layer: means over its positions.
 
@@ -169,14 +165,13 @@ class PerceptualLoss(nn.Module):
             content_targets: from content_targets, for the whole image.
             guides: from guides, for the whole image.
             tile: the part whose positions count.
-            rounded: the features may come from 8-bit integers.
 
         Returns:
             Errors of the content layers, relative to the style's energy, float32 scalars; and what
             the style loss needs of the style layers, (B, ...) each, or (R, ...) with guides.
         """
         errors, statistics = {}, {}
-        for layer, features in self.vgg.by_layer(image, rounded=rounded):
+        for layer, features in self.vgg.by_layer(image):
             inside, target, guide = features, content_targets.get(layer), guides.get(layer)
             if tile is not None:
                 inside = tile.inside(features, layer)
@@ -219,14 +214,10 @@ class PerceptualLoss(nn.Module):
         )
         return LossTerms(total, content, style, tv, *by_layer)
 
-    def forward(
-        self, image: Tensor, content_targets: dict[str, Tensor], *, rounded: bool = False
-    ) -> LossTerms:
-        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images;
-        `rounded` if features may come from 8-bit integers.
-        """
+    def forward(self, image: Tensor, content_targets: dict[str, Tensor]) -> LossTerms:
+        """Mean loss of images (B, 3, H, W), RGB in [0, 1], of the size of the content images."""
         guides = self.guides(image.shape[-2:])
-        means = self.means(image, content_targets, guides, rounded=rounded)
+        means = self.means(image, content_targets, guides)
         # Without a weight it needs no gradient.
         tv = total_variation(image if self.settings.tv_weight else image.detach())
         return self.terms(*means, tv)

@@ -120,10 +120,11 @@ class TransformerNet(nn.Module):
         return 4 * self.stem_stride
 
     def use_int8(self, use: bool = True) -> None:
-        """Compute in 8-bit integers on the CPU all layers but the encoder's second and third, in
-        training with both gradients what comes after the encoder (not with torch.compile).
+        """Compute in 8-bit integers on the CPU, not with torch.compile.
 
-        The error of those two would be larger than that of all other layers together.
+        In prediction this holds for all layers but the encoder's second and third, whose error
+        would be larger than that of all others together; in training for what comes after the
+        encoder, its gradients too.
         """
         self.int8 = use
         layers = [layer for block in self.trunk for layer in (block.conv1, block.conv2)]

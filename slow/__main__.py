@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import cli
 from fast import load
-from fast.stylize import find_model
+from fast.catalogue import find_model
 from media import check_format, claimed, read_image, sha256
 from models.device import pick_device, pick_precision
 from models.loss_settings import LossSettings

@@ -11,9 +11,8 @@ import pytest
 import predict
 import train
 from benchmarks import prediction, training, video
-from fast import evaluate
+from fast import convert, evaluate
 from fast import export as export_cli
-from models.checkpoint import __main__ as checkpoint_cli
 from slow import __main__ as slow_cli
 from slow.explain import __main__ as explain_cli
 
@@ -24,12 +23,8 @@ MAY_IMPORT = {
     "slow": {"slow", "models", "media", "cli", "interrupt", "launch"},
     "fast": {"fast", "models", "media", "cli", "interrupt", "launch"},
 }
-# Two command lines need more than their package: --init of the slow one takes a trained style, and
-# the one that converts checkpoints shares flags and exit codes with the others and writes a file.
-EXCEPTIONS = {
-    "slow/__main__.py": {"fast"},
-    "models/checkpoint/__main__.py": {"cli", "media"},
-}
+# --init of the slow command line takes a trained style.
+EXCEPTIONS = {"slow/__main__.py": {"fast"}}
 OURS = {"models", "media", "slow", "fast", "cli", "interrupt", "train", "predict", "benchmarks"}
 OURS |= {"launch", "tests"}
 
@@ -75,7 +70,7 @@ def commands() -> list[str]:
         (explain_cli, "-m slow.explain"),
         (evaluate, "-m fast.evaluate"),
         (export_cli, "-m fast.export"),
-        (checkpoint_cli, "-m models.checkpoint"),
+        (convert, "-m fast.convert"),
         (prediction, "-m benchmarks.prediction"),
         (training, "-m benchmarks.training"),
         (video, "-m benchmarks.video"),

@@ -11,7 +11,7 @@ from benchmarks.textbook import (
 )
 from benchmarks.training import COCO_SIZE, CUTS, write_photos
 from benchmarks.turns import run_alone
-from fast.stylize import SAMPLE_PHOTOS
+from fast.catalogue import SAMPLE_PHOTOS
 from fast.training.photos import find_photos
 from models.loss_settings import LossSettings
 from models.losses import PerceptualLoss

@@ -97,7 +97,7 @@ def test_training_minimises_it_with_its_weight(loss):
         net = TransformerNet(width=4, num_blocks=1)
         learner = Learner(net, Schedule(0.01, 0, 10), Accelerator(cpu=True))
         settings = TrainingSettings(width=4, num_blocks=1, checkerboard=weight)
-        losses = BatchLosses(learner, loss, settings, int8=False)
+        losses = BatchLosses(learner, loss, settings)
         values.append(losses.backward(torch.rand(1, 3, 64, 64), seed=0))
         gradients.append(net.to_rgb.weight.grad)
     total, content, style, tv, checkerboard, instability = values[1].tolist()

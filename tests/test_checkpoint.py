@@ -103,6 +103,24 @@ def test_other_torch_files_are_recognised(stored, what, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("part", "what"),
+    [({"style": {"artist": 3}}, "is no text"), ({"figures": {"total": [1]}}, "are no numbers")],
+)
+def test_parts_of_another_kind_are_refused(checkpoint, part, what, tmp_path):
+    for name, value in part.items():
+        setattr(checkpoint, name, value)
+    (tmp_path / "a.pth").write_bytes(checkpoint.to_bytes())
+    with pytest.raises(ValueError, match=what):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_weights_of_another_form_are_refused(checkpoint):
+    checkpoint.weights["to_rgb.weight"] = torch.zeros(9)
+    with pytest.raises(ValueError, match="do not fit"):
+        checkpoint.build()
+
+
+@pytest.mark.parametrize(
     ("arguments", "what"),
     [
         ({"width": 8, "num_blocks": 1}, "do not fit"),

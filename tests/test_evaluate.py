@@ -10,7 +10,7 @@ from fast.training.figures import Descent, descents, instability, iterations_to_
 from fast.training.job import train
 from fast.training.photos import find_photos, read_photos
 from fast.training.settings import TrainingSettings
-from media import write_image
+from media import claimed, write_image
 from models.checkpoint import read_checkpoint
 from models.losses import PerceptualLoss
 from models.transformer_net import TransformerNet
@@ -113,6 +113,14 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
     assert report["total"] == reports[str(twin)]["total"]
     assert len(report["each"]) == report["photos"] == 3
     assert read_checkpoint(model).figures["total"] == report["total"]
+
+    link = tmp_path / "link.pth"
+    link.symlink_to(model)
+    on_link = ["--model", link, *arguments[4:-1], tmp_path / "other.json"]
+    with claimed(model):  # as a training does
+        code, _, err = run(cli_module, *on_link)
+    assert code == 2 and "another run is making it" in err
+    assert run(cli_module, *on_link)[0] == 0 and link.is_symlink()
 
     code, _, err = run(cli_module, *arguments)
     assert code == 2 and "--json" in err and "--force" in err

@@ -98,6 +98,7 @@ def test_other_suffixes_are_refused(run, tiny_model, tmp_path):
 
 def test_missing_packages_are_named(run, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(export_cli, "read_network", None)  # before a model is read
     code, out, err = run(export_cli, "--model", tiny_model, "-o", tmp_path / "a.onnx")
     assert code == 2 and 'pip install -e ".[export]"' in err and not out
     assert not (tmp_path / "a.onnx").exists()

@@ -17,6 +17,7 @@ COMMANDS = [
     ["-m", "slow.explain"],
     ["-m", "fast.evaluate"],
     ["-m", "fast.export"],
+    ["-m", "fast.convert"],
 ]
 
 

@@ -305,6 +305,41 @@ def test_diverged_training_goes_back_and_on_with_smaller_steps(job, monkeypatch)
     assert all(weight.isfinite().all() for weight in saved.weights.values())
 
 
+@pytest.mark.filterwarnings("ignore:the loss is")
+def test_an_interrupt_is_remembered_when_the_loss_diverges_at_the_same_step(job, monkeypatch):
+    check, steps = Learner.check, []
+
+    def fail_once(self):
+        if len(steps) == 2:
+            self.recent.append(torch.tensor(float("nan")))
+        check(self)
+
+    def interrupt_once(progress):
+        steps.append(progress.step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "check", fail_once)
+    monkeypatch.setattr("fast.training.progress.Clock.is_due", lambda self: True)
+    with pytest.warns(UserWarning, match="back to step 0"), pytest.raises(KeyboardInterrupt):
+        train(**job, callback=interrupt_once)
+    assert steps == [1, 2, 1]
+    assert read_checkpoint(job["output"]).training["step"] == 1
+
+
+def test_every_batch_moves_by_other_amounts(job, monkeypatch):
+    backward, seeds = BatchLosses.backward, []
+
+    def noting(self, content, *, seed):
+        seeds.append(seed)
+        return backward(self, content, seed=seed)
+
+    monkeypatch.setattr(BatchLosses, "backward", noting)
+    settings = {**vars(SETTINGS), "steps": 2, "batch_size": 1, "accumulation": 2}
+    train(**job | {"settings": TrainingSettings(**settings)})
+    assert len(set(seeds)) == 4
+
+
 def test_accumulated_batches_are_one_step_of_many_images(job, tmp_path):
     """Without the style, whose Gram matrix is of a batch, two batches of 1 equal one of 2.
 

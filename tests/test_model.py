@@ -9,8 +9,9 @@ from PIL import Image
 import fast.model
 from fast import mixing
 from fast.bandwise import bandwise
+from fast.catalogue import SAMPLES
 from fast.model import StyleModel
-from fast.stylize import SAMPLES, stylize
+from fast.stylize import stylize
 from media import as_bytes, as_float, read_image, write_image
 from media.colors import keep_colors, luma
 from models.checkpoint import Checkpoint
@@ -294,3 +295,12 @@ def test_the_readme_paints_from_python_as_it_says(tmp_path, monkeypatch):
     exec(code.replace("400", "64").replace('rocket.jpg", ', 'rocket.jpg", size=64, '), names)
     assert names["image"].size == (64, 43)
     assert read_image("painted.jpg").rgb.shape == (1, 3, 43, 64)
+
+
+def test_a_painting_can_be_changed_and_used_with_gradients(negative):
+    photo = torch.full((1, 3, 20, 20), 0.2)
+    painting = negative(photo)
+    painting.add_(0.1)
+    weight = torch.ones((), requires_grad=True)
+    (painting * weight).sum().backward()
+    assert weight.grad == painting.sum()

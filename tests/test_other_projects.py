@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 import fast
 import predict
-from fast import evaluate
+from fast import convert, evaluate
 from media import read_image, write_image
-from models.checkpoint import __main__ as checkpoint_cli
 from models.checkpoint import read_checkpoint
 from tests.conftest import smooth_image
 
@@ -316,8 +315,8 @@ def test_predict_paints_with_another_projects_file(run, tmp_path):
 def test_converted_file_paints_the_same_and_tells_of_itself(run, kind, tmp_path):
     source = save(random_network(kind), tmp_path / "other.model")
     target = tmp_path / "ours.pth"
-    arguments = ("convert", source, "-o", target, "--title", "Waves", "--licence", "CC0")
-    code, out, _ = run(checkpoint_cli, *arguments)
+    arguments = (source, "-o", target, "--title", "Waves", "--licence", "CC0")
+    code, out, _ = run(convert, *arguments)
     assert code == 0 and out.split() == [str(target)]
     converted, read = read_checkpoint(target), read_checkpoint(source)
     assert converted.style == {"title": "Waves", "licence": "CC0"}
@@ -331,16 +330,16 @@ def test_conversion_keeps_an_existing_file_and_needs_a_model(run, tmp_path):
     source = save(random_network(Clipmorph), tmp_path / "other.pth")
     target = tmp_path / "ours.pth"
     target.write_bytes(b"precious")
-    code, _, err = run(checkpoint_cli, "convert", source, "-o", target)
+    code, _, err = run(convert, source, "-o", target)
     assert code == 2 and "--force" in err and target.read_bytes() == b"precious"
     source.write_bytes(b"<html>Not found</html>")
-    code, out, err = run(checkpoint_cli, "convert", source, "-o", target, "--force")
+    code, out, err = run(convert, source, "-o", target, "--force")
     assert code == 2 and "HTML" in err and not out and target.read_bytes() == b"precious"
 
 
 def test_converted_file_is_called_as_a_checkpoint(run, tmp_path):
     source = save(random_network(Clipmorph), tmp_path / "other.model")
-    code, out, err = run(checkpoint_cli, "convert", source, "-o", tmp_path / "ours.png")
+    code, out, err = run(convert, source, "-o", tmp_path / "ours.png")
     assert code == 2 and not out and not (tmp_path / "ours.png").exists()
     assert err.splitlines() == [f"error: -o {tmp_path / 'ours.png'}: the name must end in .pth"]
 

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from PIL import Image
 import fast
 import predict
 from fast import load_net, stylize
+from fast.catalogue import CHECKPOINTS, SAMPLES, find_model
 from fast.flags import split_models
 from fast.grid import paint_grid
-from fast.stylize import CHECKPOINTS, SAMPLES, find_model
 from media import Picture, as_bytes, read_image, write_image
 from models.padding import reflect
 from tests.conftest import NEEDS_INT8, smooth_image
@@ -264,7 +265,7 @@ def test_a_grid_shows_all_models_and_the_list_describes_them(
     folder.mkdir()
     for name in ("first", "second", "first.step500"):
         (folder / f"{name}.pth").write_bytes(model.read_bytes())
-    monkeypatch.setattr(sys.modules["fast.stylize"], "CHECKPOINTS", folder)
+    monkeypatch.setattr("fast.catalogue.CHECKPOINTS", folder)
 
     code, out, _ = run(predict, "--grid", photos / "0.png", "-o", tmp_path / "grid.png")
     assert (code, out) == (0, f"{tmp_path / 'grid.png'}\n")
@@ -284,6 +285,23 @@ def test_a_grid_shows_all_models_and_the_list_describes_them(
     assert code == 1 and "second.pth is not a model" in err
     assert Image.open(tmp_path / "b.png").width < width
     assert run(predict, "--grid", photos, "--model", "second")[0] == 2
+
+
+def test_one_mask_is_read_for_photos_of_one_size(run, model, photos, tmp_path, monkeypatch):
+    Image.new("L", (60, 48), 255).save(tmp_path / "mask.png")
+    read = Mock(side_effect=predict.as_mask)
+    monkeypatch.setattr(predict, "as_mask", read)
+    arguments = ["--model", model, "-o", tmp_path / "out", "--mask", tmp_path / "mask.png"]
+    assert run(predict, photos, *arguments)[0] == 0
+    assert read.call_count == 1
+
+
+def test_a_device_that_processes_choose_themselves_is_told():
+    processes = Mock(device="cuda:1", is_main=True)
+    assert predict.device_for("cuda", processes) == "cuda:1"
+    with pytest.warns(UserWarning, match="--device mps is not used"):
+        assert predict.device_for("mps", processes) == "cuda:1"
+    assert predict.device_for("mps", Mock(device=None)) == "mps"
 
 
 def test_words_after_a_model_are_models_or_photos():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fast.stylize import SAMPLES
+from fast.catalogue import SAMPLES
 from media import read_image, write_image
 from media.colors import luma
 from models.loss_settings import LossSettings

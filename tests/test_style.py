@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fast.stylize import SAMPLES
+from fast.catalogue import SAMPLES
 from media import read_image
 from models.style import STYLE_LOSSES, _num_parts, gram_matrix
 from models.vgg import VGG19Features

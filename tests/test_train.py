@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train as train_cli
-from fast.stylize import CHECKPOINTS, SAMPLES
+from fast.catalogue import CHECKPOINTS, SAMPLES
 from fast.training.flags import SHIPPED, parse_args
 from fast.training.job import train
 from fast.training.settings import TrainingSettings
@@ -337,6 +337,16 @@ def test_output_among_the_photos_is_refused(run, job, photos):
     arguments = ["--style", job["style"], "--data", photos, "-o", photos / "style.pth"]
     code, _, err = run(train_cli, *arguments)
     assert code == 2 and "its preview would become a photo" in err
+
+
+def test_losses_reach_tensorboard_once_the_training_begins(run, job, tmp_path):
+    pytest.importorskip("tensorboard")
+    arguments = ["-o", job["output"], "--style", job["style"], "--tensorboard", tmp_path / "board"]
+    arguments += [*TINY, *LAYERS, "--cpu", "--quiet"]
+    assert run(train_cli, *arguments, "--data", tmp_path / "none")[0] == 2
+    assert not (tmp_path / "board").exists()
+    assert run(train_cli, *arguments, "--data", job["data"])[0] == 0
+    assert list((tmp_path / "board").rglob("events*"))
 
 
 def test_link_is_followed(run, job, tmp_path):

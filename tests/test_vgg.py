@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import vgg19
 
-from fast.stylize import SAMPLES
+from fast.catalogue import SAMPLES
 from media import read_image
 from models.vgg import (
     CONVS_PER_BLOCK,

@@ -86,9 +86,9 @@ def make_loader(
     Processes take turns, a batch each. Item i is the same crop in every run.
     """
     processes = accelerator.num_processes
-    per_step = settings.images_per_step(processes)
+    images_per_step = settings.images_per_step(processes)
     items = Share(
-        range(first_step * per_step, settings.steps * per_step),
+        range(first_step * images_per_step, settings.steps * images_per_step),
         batch_size=settings.batch_size,
         process=accelerator.process_index,
         processes=processes,
@@ -96,7 +96,7 @@ def make_loader(
     streaming = isinstance(photos, PhotoStream)
     return DataLoader(
         (StreamedCrops if streaming else PhotoCrops)(
-            photos, partial(crop_size, settings, per_step), items, seed=settings.seed
+            photos, partial(crop_size, settings, images_per_step), items, seed=settings.seed
         ),
         batch_size=settings.batch_size,
         num_workers=min(1, num_workers) if streaming else num_workers,
@@ -108,8 +108,8 @@ def make_loader(
 
 @dataclass(frozen=True)
 class Share(Sequence[int]):
-    """The items of one process: of all, which begin and end with a turn of all processes, each
-    takes a batch in turn.
+    """The items of one process, where processes take batches in turn; `items`, those of all, must
+    be whole turns.
     """
 
     items: range
@@ -127,6 +127,7 @@ class Share(Sequence[int]):
         return self.items[(turn * self.processes + self.process) * self.batch_size + place]
 
 
+@dataclass(eq=False)
 class PhotoCrops(Dataset[Item]):
     """Random square crops of photos: some of its items, in any order.
 
@@ -141,18 +142,10 @@ class PhotoCrops(Dataset[Item]):
         seed: of order, crop and mirroring.
     """
 
-    def __init__(
-        self,
-        photos: Sequence[Photo],
-        size_of: Callable[[int], int],
-        items: Sequence[int],
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.photos = photos
-        self.size_of = size_of
-        self.items = items
-        self.seed = seed
+    photos: Sequence[Photo]
+    size_of: Callable[[int], int]
+    items: Sequence[int]
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -161,13 +154,14 @@ class PhotoCrops(Dataset[Item]):
         """An item; an unreadable photo is replaced by the next."""
         item = self.items[index]
         epoch, position = divmod(item, len(self.photos))
-        unreadable = []
-        for photo in np.roll(self._order(epoch), -position):
+        order, unreadable = self._order(epoch), []
+        for number in range(position, position + len(order)):
+            photo = self.photos[order[number % len(order)]]
             try:
                 key = self.seed, epoch, position
-                return random_crop(self.photos[photo], self.size_of(item), key), unreadable
+                return random_crop(photo, self.size_of(item), key), unreadable
             except (OSError, ValueError) as error:
-                unreadable.append(reason(self.photos[photo], error))
+                unreadable.append(reason(photo, error))
         raise ValueError(f"none of the photos can be read: {unreadable[0]}")
 
     @lru_cache(maxsize=1)  # noqa: B019 - one data set lives as long as the training
@@ -175,6 +169,7 @@ class PhotoCrops(Dataset[Item]):
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.photos))
 
 
+@dataclass(eq=False)
 class StreamedCrops(IterableDataset[Item]):
     """Random square crops of a stream's photos: some of its items, in their order.
 
@@ -188,18 +183,10 @@ class StreamedCrops(IterableDataset[Item]):
         seed: of order, crop and mirroring.
     """
 
-    def __init__(
-        self,
-        stream: PhotoStream,
-        size_of: Callable[[int], int],
-        items: Sequence[int],
-        *,
-        seed: int = 0,
-    ) -> None:
-        self.stream = stream
-        self.size_of = size_of
-        self.items = items
-        self.seed = seed
+    stream: PhotoStream
+    size_of: Callable[[int], int]
+    items: Sequence[int]
+    seed: int = 0
 
     def __iter__(self) -> Iterator[Item]:
         items = iter(self.items)

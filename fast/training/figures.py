@@ -51,7 +51,7 @@ def measure(net: TransformerNet, loss: PerceptualLoss, image: Tensor) -> Figures
         image: (1, 3, H, W) RGB in [0, 1].
     """
     image = image.to(net.device)
-    painting = stylize(net, image).clone()
+    painting = stylize(net, image)
     with torch.no_grad():
         terms = loss(painting, loss.content_targets(image))
         checkerboard = 255 * checkerboard_loss(painting, net.period).sqrt()

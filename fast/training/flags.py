@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate.utils import is_tensorboard_available
 
 import cli
-from fast.stylize import CHECKPOINTS, SAMPLE_PHOTOS
+from fast.catalogue import CHECKPOINTS, SAMPLE_PHOTOS
 from fast.training.job import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.record import files_of, kept_checkpoints, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings

@@ -96,8 +96,8 @@ def train(
         raise ValueError("int8 is for CPUs where it is exact")
     if int8 and accelerator.mixed_precision != accelerate_name("int8"):
         raise ValueError(f"int8 needs the mixed precision {accelerate_name('int8')} here")
-    global_batch = settings.images_per_step(accelerator.num_processes)
-    photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=global_batch)
+    least = settings.images_per_step(accelerator.num_processes)
+    photos = find_training_data(data, limit=data_limit, streaming=streaming, at_least=least)
     # The accelerator may have served another training of this process.
     accelerator.gradient_accumulation_steps, accelerator.step = settings.accumulation, 0
     device = accelerator.device
@@ -131,20 +131,15 @@ def train(
         return saved
     schedule = Schedule(settings.learning_rate, settings.warmup_steps, settings.steps)
     learner = Learner(net, schedule, accelerator)
-    unreadable: set[str] = set()
-    if saved:
-        try:
-            learner.load_state(saved.weights, saved.resume_state)
-            unreadable.update(saved.resume_state.get("unreadable", ()))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{output} is damaged: its state cannot be gone on from") from error
+    unreadable = _go_on(learner, saved, output) if saved else set()
     make_loss = partial(make_objective, style_picture, loss, device=device)
     try:
         # The loss network is frozen: weights of half precision need no master copy.
         perceptual_loss = make_loss(dtype=dtype_of(precision))
     except ValueError as error:
         raise ValueError(f"--style {style}: {error}") from error
-    losses = BatchLosses(learner, perceptual_loss, settings, int8=int8)
+    perceptual_loss.vgg.rounded = int8
+    losses = BatchLosses(learner, perceptual_loss, settings)
     size = settings.image_size
     record = None
     if accelerator.is_main_process:
@@ -164,6 +159,8 @@ def train(
         num_workers=num_workers,
         callback=callback,
     )
+    if not accelerator.trackers:
+        accelerator.init_trackers(output.stem)
     loop.run()
     if record:
         loop.fill_in()
@@ -172,6 +169,15 @@ def train(
         record.finish(checkpoint, checkpoint.build().to(device), make_loss())
     accelerator.wait_for_everyone()
     return checkpoint
+
+
+def _go_on(learner: Learner, saved: Checkpoint, output: Path) -> set[str]:
+    """Give a learner the state of an unfinished training; the photos that were unreadable there."""
+    try:
+        learner.load_state(saved.weights, saved.resume_state)
+        return set(saved.resume_state.get("unreadable", ()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{output} is damaged: its state cannot be gone on from") from error
 
 
 def _photos_to_show(photos: TrainingData, size: int, *, reported: set[str]) -> list[Tensor]:

@@ -59,7 +59,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.accelerator = self.learner.accelerator
         self.first_step = self.step
-        self.global_batch = self.settings.images_per_step(self.accelerator.num_processes)
+        self.images_per_step = self.settings.images_per_step(self.accelerator.num_processes)
+        self.interrupt: KeyboardInterrupt | None = None  # what the callback has answered with
 
     def run(self) -> None:
         """Train to the end; what it raises: see fast.training.job.train."""
@@ -87,7 +88,7 @@ class Loop:
         self.checkpoint.resume_state = good.states | {"unreadable": sorted(self.unreadable)}
         self.checkpoint.training |= {
             "step": self.step,
-            "images": self.step * self.global_batch,
+            "images": self.step * self.images_per_step,
             "device": _device_name(device),
             "unreadable": len(self.unreadable),
         }
@@ -101,20 +102,20 @@ class Loop:
             first_step=self.step,
             num_workers=self.num_workers,
         )
-        clock = Clock(self.global_batch, self.step)
-        for content, failures in _batches(clock.watch(loader)):
+        clock = Clock(self.images_per_step, self.step)
+        first_batch = self.step * self.settings.accumulation
+        for batch, (content, failures) in enumerate(_batches(clock.watch(loader)), first_batch):
             self._note(failures)
-            values = self._learn(content)
+            values = self._learn(content, batch)
             if not self.accelerator.sync_gradients:
                 continue
             self.step += 1
             if self.record and self.step == self.first_step + 1:  # the input was not wrong
                 self.record.begin(self.first_step)
             is_last = self.step == self.settings.steps
-            interrupt = None
             if clock.is_due() or is_last or self.step == 1:
-                interrupt = self._report(clock.progress(self.step, values))
-            ends = self._main_process_ends(interrupt is not None)
+                self._report(clock.progress(self.step, values))
+            ends = self._main_process_ends()
             must_save = ends or is_last or self.step % self.save_every == 0
             if must_save or self.step % CHECK_EVERY == 0:
                 self.learner.check()
@@ -124,13 +125,15 @@ class Loop:
             elif self.step % KEEP_EVERY == 0:
                 self.learner.keep_as_good(self.step)
             if ends:
-                raise interrupt or KeyboardInterrupt
+                raise self.interrupt or KeyboardInterrupt
 
-    def _learn(self, content: Tensor) -> Tensor:
-        """From a batch of crops (B, 3, S, S), uint8; the loss and its terms (6,)."""
+    def _learn(self, content: Tensor, batch: int) -> Tensor:
+        """From a batch of crops (B, 3, S, S), uint8, and its number; the loss and its TERMS."""
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        seed = self.settings.seed + batch * processes + process
         content = as_float(content.to(self.accelerator.device, non_blocking=True))
         with self.accelerator.accumulate(self.learner.net):
-            values = self.losses.backward(content, seed=self.settings.seed + self.step)
+            values = self.losses.backward(content, seed=seed)
             # What is summed up grows with the crops, and is not to look like a collapse.
             settings = self.losses.loss.settings
             pixels = content[0, 0].numel() if settings.content_reduction == "sum" else 1
@@ -144,8 +147,8 @@ class Loop:
         else:
             self.unreadable.update(failures)  # it will be told of them at the next checkpoint
 
-    def _report(self, progress: TrainingProgress) -> KeyboardInterrupt | None:
-        """Log it, and call back; the interrupt that the callback answered with, if it did."""
+    def _report(self, progress: TrainingProgress) -> None:
+        """Log it, and call back."""
         self.accelerator.log(asdict(progress), step=self.step)
         if self.record:
             self.record.log(asdict(progress))
@@ -153,11 +156,11 @@ class Loop:
                 if self.callback:
                     self.callback(progress)
             except KeyboardInterrupt as error:
-                return error
-        return None
+                self.interrupt = error
 
-    def _main_process_ends(self, ends: bool) -> bool:
+    def _main_process_ends(self) -> bool:
         """Whether it does, for all processes to know at the same step."""
+        ends = self.interrupt is not None
         if self.accelerator.num_processes == 1:
             return ends
         answer = torch.tensor([ends], device=self.accelerator.device)

@@ -1,13 +1,12 @@
 """The losses of a network's paintings, and their gradients."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from fast.recording import Recording
 from fast.training.checkerboard import checkerboard_loss
 from fast.training.learner import Learner
+from fast.training.progress import TERMS
 from fast.training.settings import TrainingSettings
 from fast.training.shown import as_shown
 from fast.training.stability import instability_loss
@@ -30,13 +29,10 @@ class BatchLosses:
         learner: has the network.
         loss: perceptual loss, on the network's device.
         settings: of the training.
-        int8: see fast.training.job.train.
     """
 
-    def __init__(
-        self, learner: Learner, loss: PerceptualLoss, settings: TrainingSettings, *, int8: bool
-    ) -> None:
-        self.learner, self.loss, self.int8 = learner, loss, int8
+    def __init__(self, learner: Learner, loss: PerceptualLoss, settings: TrainingSettings) -> None:
+        self.learner, self.loss = learner, loss
         self.checkerboard, self.stability = settings.checkerboard, settings.stability
         # Neither shared by processes nor compiled.
         is_plain = learner.net is learner.bare_net and settings.accumulation == 1
@@ -46,15 +42,14 @@ class BatchLosses:
         self.gradients: list[Tensor] = []  # of the weights, where the recording leaves them
 
     def backward(self, content: Tensor, *, seed: int) -> Tensor:
-        """Add the total's gradients to those of the network's weights; the total, and its terms
-        content, style, total variation, checkerboard, instability.
+        """Add the loss's gradients to those of the network's weights.
 
         Args:
             content: (B, 3, S, S) RGB in [0, 1] on the network's device.
             seed: of what the stability moves the photos by.
 
         Returns:
-            (6,) float32 without gradient.
+            The values of TERMS, float32 without gradient.
         """
         return self._replay(content) if self.is_recorded else self._compute(content, seed=seed)
 
@@ -63,7 +58,7 @@ class BatchLosses:
         little memory so ends now, in a ValueError, and not after hours, when the crops have grown.
         """
         try:
-            self._compute_anew(self.learner.weights, content)
+            self._compute_anew(content)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -80,31 +75,37 @@ class BatchLosses:
         weights = self.learner.weights
         if self.recording is None or content.shape != self.recording.input.shape:
             self.recording, self.gradients = None, []  # their memory is free then
-            self.recording = Recording(partial(self._compute_anew, weights), content)
+            self.recording = Recording(self._compute_anew, content)
             self.gradients = [weight.grad for weight in weights]
         values = self.recording(content).clone()
         for weight, gradient in zip(weights, self.gradients, strict=True):
             weight.grad = gradient
         return values
 
-    def _compute_anew(self, weights: list[Tensor], content: Tensor) -> Tensor:
-        for weight in weights:
+    def _compute_anew(self, content: Tensor) -> Tensor:
+        for weight in self.learner.weights:
             weight.grad = None
         return self._compute(content, seed=0)
 
     def _compute(self, content: Tensor, *, seed: int) -> Tensor:
         painting = self._paint(content)
-        targets = self.loss.content_targets(content, rounded=self.int8)
-        terms = self.loss(painting, targets, rounded=self.int8)
-        total, instability = terms.total, torch.zeros_like(terms.total)
+        terms = self.loss(painting, self.loss.content_targets(content))
+        instability = torch.zeros_like(terms.total)
         checkerboard = checkerboard_loss(painting, self.learner.bare_net.period)
-        total = total + self.checkerboard * checkerboard
+        loss = terms.total + self.checkerboard * checkerboard
         if self.stability:
             instability = instability_loss(self._paint, content, painting, seed=seed)
-            total = total + self.stability * instability
-        self.learner.accelerator.backward(total)
-        values = [total, terms.content, terms.style, terms.tv, checkerboard, instability]
-        return torch.stack(values).detach()
+            loss = loss + self.stability * instability
+        self.learner.accelerator.backward(loss)
+        values = {
+            "loss": loss,
+            "content": terms.content,
+            "style": terms.style,
+            "tv": terms.tv,
+            "checkerboard": checkerboard,
+            "instability": instability,
+        }
+        return torch.stack([values[name] for name in TERMS]).detach()
 
     def _paint(self, content: Tensor) -> Tensor:
         return as_shown(with_margin(self.learner.net, content, MARGIN_IN_TRAINING))

@@ -10,7 +10,11 @@ from torch import Tensor
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+# The loss and its terms, in the order in which they are computed and shown.
+TERMS = ("loss", "content", "style", "tv", "checkerboard", "instability")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
     """One step, its loss terms and the speed since the last report.
 
@@ -38,12 +42,12 @@ class Clock:
     """Measures speed, and how long the photos are waited for.
 
     Args:
-        images: of a step, in all processes.
+        images_per_step: in all processes.
         step: where the training goes on.
     """
 
-    def __init__(self, images: int, step: int) -> None:
-        self.images = images
+    def __init__(self, images_per_step: int, step: int) -> None:
+        self.images_per_step = images_per_step
         self.last_report, self.last_step = time.perf_counter(), step
         self.waited = 0.0
 
@@ -60,12 +64,15 @@ class Clock:
         return time.perf_counter() - self.last_report > 1
 
     def progress(self, step: int, losses: Tensor) -> TrainingProgress:
-        """A report with the loss and its terms (6,); the next one covers what comes after it."""
+        """A report with the values of TERMS; the next one covers what comes after it."""
         now = time.perf_counter()
         elapsed = now - self.last_report
         steps = step - self.last_step
         progress = TrainingProgress(
-            step, *losses.tolist(), steps * self.images / elapsed, min(1.0, self.waited / elapsed)
+            step=step,
+            **dict(zip(TERMS, losses.tolist(), strict=True)),
+            images_per_second=steps * self.images_per_step / elapsed,
+            loading=min(1.0, self.waited / elapsed),
         )
         self.last_report, self.last_step, self.waited = now, step, 0.0
         return progress

@@ -120,9 +120,9 @@ def share_of_work(settings: TrainingSettings, step: int) -> float:
     return pixels(step / settings.steps) / pixels(1)
 
 
-def crop_size(settings: TrainingSettings, global_batch: int, item: int) -> int:
+def crop_size(settings: TrainingSettings, images_per_step: int, item: int) -> int:
     """Side of an item's crop in px: from first_size to image_size with the square of the time."""
     first = min(settings.first_size, settings.image_size)
-    progress = item // global_batch / settings.steps
+    progress = item // images_per_step / settings.steps
     lacking = (settings.image_size - first) * (1 - progress**2)
     return max(first, settings.image_size - SIZE_STEP * round(lacking / SIZE_STEP))

@@ -31,7 +31,7 @@ class Checkpoint:
         style: title, artist, licence, file name and SHA-256 of the style image.
         loss: the LossSettings that it was trained with.
         training: the TrainingSettings, and what they came to: step, images seen, hardware.
-        figures: measured quality; see fast/evaluate.py.
+        figures: measured quality, numbers or None; see fast/evaluate.py.
         resume_state: the optimiser's state in an unfinished training; empty once it is complete.
     """
 
@@ -40,7 +40,7 @@ class Checkpoint:
     style: dict[str, str] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
     resume_state: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> TransformerNet:
@@ -54,7 +54,7 @@ class Checkpoint:
             net.load_state_dict(self.weights)
         except KeyError as error:
             raise ValueError(f"the checkpoint has no {error}") from error
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights do not fit the architecture: {reason}") from error
         if not all(w.dtype == torch.float32 and w.isfinite().all() for w in self.weights.values()):
@@ -116,22 +116,6 @@ def read_network(path: Path | str) -> tuple[Checkpoint, TransformerNet]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def convert(path: Path | str, credits: dict[str, str]) -> Checkpoint:
-    """A style that another project or this one trained, as a checkpoint that tells what it is of.
-
-    Args:
-        path: file to read.
-        credits: title, artist, licence of the style picture; what is not given stays as it was.
-
-    Raises:
-        OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is no checkpoint that can be read, or its weights fit no network.
-    """
-    checkpoint, _ = read_network(path)
-    checkpoint.style |= credits
-    return checkpoint
-
-
 def _ours(stored: dict[str, Any]) -> Checkpoint:
     """A checkpoint of this project's own format."""
     if stored["format"] != FORMAT:
@@ -146,6 +130,10 @@ def _ours(stored: dict[str, Any]) -> Checkpoint:
     names = {part.name for part in fields(Checkpoint)}
     if not names <= stored.keys() or not all(isinstance(stored[name], dict) for name in names):
         raise ValueError("it is an incomplete checkpoint")
+    if not all(isinstance(value, str) for value in stored["style"].values()):
+        raise ValueError("what it tells of its style is no text")
+    if not all(isinstance(value, int | float | None) for value in stored["figures"].values()):
+        raise ValueError("its figures are no numbers")
     return Checkpoint(**{name: stored[name] for name in names})
 
 

@@ -1,7 +1,7 @@
 """Write a style that another project trained, or one of this project, as a checkpoint of its own.
 
-    python -m models.checkpoint convert candy.pth -o checkpoints/candy.pth
-    python -m models.checkpoint convert mosaic.model -o mosaic.pth --title Mosaic --force
+    python -m fast.convert candy.pth -o checkpoints/candy.pth
+    python -m fast.convert mosaic.model -o mosaic.pth --title Mosaic --force
 
 predict.py takes other projects' files as they are; the converted file also tells what it is of.
 Known are the networks of pytorch/examples (fast_neural_style), rrmina/fast-neural-style-pytorch,
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import cli
 from media import write_atomically
-from models.checkpoint import convert
+from models.checkpoint import read_network
 
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("command", choices=("convert",), help="what to do")
     parser.add_argument("input", type=Path, metavar="IN", help="file to read")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT.pth", help="file to write"
@@ -36,8 +35,9 @@ def main() -> int:
         raise ValueError(f"-o {args.output}: the name must end in .pth")
     cli.check_output(args.output, exists_ok=args.force)
     credits = {"title": args.title, "artist": args.artist, "licence": args.licence}
-    credits = {name: text for name, text in credits.items() if text is not None}
-    write_atomically(args.output, convert(args.input, credits).to_bytes())
+    checkpoint, _ = read_network(args.input)  # built, so that it is known to work
+    checkpoint.style |= {name: text for name, text in credits.items() if text is not None}
+    write_atomically(args.output, checkpoint.to_bytes(), exists_ok=args.force)
     print(args.output)
     return cli.OK
 
