@@ -232,6 +232,8 @@ def as_mask(
         mask = mask.float()
     elif not mask.is_floating_point():
         raise ValueError(f"a mask must be bool or from 0 to 1, not {mask.dtype}")
+    elif not 0 <= mask.min() <= mask.max() <= 1:  # which NaN is not, either
+        raise ValueError("a mask must be bool or from 0 to 1")
     mask = mask.reshape(1, 1, height, width)
     if invert:
         mask = (255 if mask.dtype == torch.uint8 else 1) - mask

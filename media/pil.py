@@ -26,7 +26,7 @@ def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -
 
     Raises:
         TypeError: this is no image.
-        ValueError: an array of another kind.
+        ValueError: an array of another kind, or an image without pixels.
     """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(_uint8_image(image))
@@ -34,6 +34,8 @@ def from_pil(image: Image.Image | np.ndarray, *, long_side: int | None = None) -
         raise TypeError(
             f"an image is a tensor, an array, a PIL image or a path, not {type(image).__name__}"
         )
+    if 0 in image.size:
+        raise ValueError("the image has no pixels")
     return to_picture(image, scaled_size(image.size, long_side), image.size)
 
 

@@ -210,6 +210,13 @@ def test_hub_is_asked_for_the_named_data_set(photos, contents, monkeypatch):
     assert len(find_photos("hf:owner/name")) == 3
 
 
+def test_a_hub_without_a_name_is_told():
+    pytest.importorskip("datasets")
+    for read in (find_photos, PhotoStream):
+        with pytest.raises(ValueError, match="--data hf: needs the name of a data set"):
+            read("hf:")
+
+
 def test_only_tables_and_hubs_are_streamed(photos):
     for data in (photos, photos / "0.png", "nowhere"):
         with pytest.raises(ValueError, match="to stream"):

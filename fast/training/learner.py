@@ -197,10 +197,7 @@ class Learner:
         """
         self.retries += 1
         if self.retries > MAX_RETRIES:
-            raise FloatingPointError(
-                f"{error}, after {MAX_RETRIES} attempts with smaller steps; earlier checkpoints "
-                "are kept"
-            )
+            raise FloatingPointError(f"{error}, after {MAX_RETRIES} attempts with smaller steps")
         factor = self.factor / 2
         self.load_state(self.good.weights, self.good.states)
         self.factor, self.recent, self.norms = factor, [], []

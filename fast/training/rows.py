@@ -136,6 +136,8 @@ def _open(data: str | Path, files: Sequence[Path], *, streaming: bool) -> tuple[
         raise ValueError(
             'parquet files and data sets of a hub need: pip install -e ".[data]"'
         ) from None
+    if str(data) == HUB:
+        raise ValueError(f"--data {HUB} needs the name of a data set, {HUB}owner/name")
     datasets.disable_progress_bars()
     for library in (datasets, huggingface_hub):
         library.logging.set_verbosity(logging.CRITICAL)  # the reason comes with the error
