@@ -127,7 +127,7 @@ def main() -> int:
 def device_for(wanted: str | None, processes: Processes) -> str | None:
     """Where to compute; each of several processes has a device of its own."""
     own = processes.device
-    if own and wanted and not own.startswith(wanted) and processes.is_main:
+    if own and wanted and wanted != own.partition(":")[0] and processes.is_main:
         warnings.warn(f"--device {wanted} is not used: each process has its own", stacklevel=2)
     return own or wanted
 

@@ -99,7 +99,7 @@ def main() -> int:
     with ExitStack() as claims:
         if args.write:
             for path in set(paths.values()):  # no training may go on meanwhile
-                claims.enter_context(claimed(path))
+                claims.enter_context(claimed(path, flag="--model"))
         evaluate(args, paths, device)
     if peak := peak_memory():
         print(f"\npeak memory of this process: {peak / 1e6:.0f} MB")

@@ -71,11 +71,15 @@ def _link(source: Path, target: Path) -> bool:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claimed(path: Path, *, flag: str = "-o") -> Iterator[None]:
     """Meanwhile nobody else claims the same file, as far as system and disk have locks.
 
     A file `.NAME.lock` beside it is locked; that ends with this process, however it ends, even if
     worker processes live on for a while.
+
+    Args:
+        path: the file.
+        flag: that has named it, for the error.
 
     Raises:
         OSError: there can be no file.
@@ -87,7 +91,7 @@ def claimed(path: Path) -> Iterator[None]:
         if is_free and fcntl:
             is_free = _lock(stack.enter_context(lock.open("a")))
         if not is_free:
-            raise ValueError(f"{path}: another run is making it")
+            raise ValueError(f"{flag} {path}: another run is writing it")
         _claims.add(lock)
         try:
             yield

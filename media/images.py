@@ -150,8 +150,6 @@ def decode_image(
         raise ValueError(
             f"{name} has, or is to be scaled to, more pixels than are safe (179 million)"
         ) from None
-    except MemoryError:
-        raise
     except Exception as error:  # decoders raise all sorts of errors on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise

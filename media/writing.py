@@ -90,8 +90,6 @@ def read_text(path: Path | str) -> str:
         with Path(path).open("rb") as file, Image.open(file) as image:
             text = image.info.get(TEXT_KEYWORD) or image.info.get("comment")
             text = text or image.getexif().get(_HISTORY, "")
-    except MemoryError:
-        raise
     except Exception as error:  # parsers of foreign metadata raise all sorts of errors
         if isinstance(error, OSError) and error.errno is not None:
             raise

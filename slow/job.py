@@ -81,9 +81,9 @@ def check_existing(output: Path, *, resume: bool, force: bool) -> None:
         )
 
 
-def is_finished(output: Path) -> bool:
-    """Whether the result exists and is not that of an interrupted run; ValueError if it is, and
-    there is no state to continue from.
+def is_finished(output: Path, *, force: bool) -> bool:
+    """Whether the result exists and is not that of an interrupted run; ValueError if it is, there
+    is no state to continue from, and `force` is not set.
     """
     if not output.exists() or state_path(output).exists():
         return False
@@ -91,11 +91,11 @@ def is_finished(output: Path) -> bool:
         complete = read_recipe(output).complete
     except ValueError:  # a format without room for a recipe
         return True
-    if not complete:
+    if not (complete or force):
         raise ValueError(
-            f"{output} is of an interrupted run, whose state is gone; start again with --force"
+            f"{output} is of an interrupted run, whose state is gone; add --force to start again"
         )
-    return True
+    return complete
 
 
 def make_recipe(

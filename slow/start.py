@@ -27,7 +27,7 @@ def scaled_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def resize_long_side(image: Tensor, size: int) -> Tensor:
-    """An image (1, C, H, W) in [0, 1] with a longer side of this many px."""
+    """An image (1, C, H, W) with a longer side of this many px, as by media.resize."""
     return resize(image, scaled_shape(image.shape[-2:], size))
 
 

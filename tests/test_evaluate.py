@@ -119,7 +119,7 @@ def test_command_prints_a_table_and_writes_figures(run, tmp_path, photos):
     on_link = ["--model", link, *arguments[4:-1], tmp_path / "other.json"]
     with claimed(model):  # as a training does
         code, _, err = run(cli_module, *on_link)
-    assert code == 2 and "another run is making it" in err
+    assert code == 2 and "another run is writing it" in err
     assert run(cli_module, *on_link)[0] == 0 and link.is_symlink()
 
     code, _, err = run(cli_module, *arguments)

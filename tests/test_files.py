@@ -13,7 +13,7 @@ POSIX = pytest.mark.skipif(files.fcntl is None, reason="there are no locks")
 def test_a_file_is_claimed_once_until_the_end(tmp_path):
     path, lock = tmp_path / "a.mp4", tmp_path / ".a.mp4.lock"
     with claimed(path):
-        with pytest.raises(ValueError, match="a.mp4: another run is making it"), claimed(path):
+        with pytest.raises(ValueError, match="a.mp4: another run is writing it"), claimed(path):
             pass
         assert lock.exists() or files.fcntl is None
         with claimed(tmp_path / "b.mp4"):

@@ -211,17 +211,19 @@ def test_an_interrupted_result_without_its_state_is_not_replaced(run, files, mon
         run(slow_cli, *files, *FEW, "--save-every", 0)
     before = files[3].read_bytes()
     code, out, err = run(slow_cli, *files, *FEW, "--resume")
-    assert (code, out) == (2, "") and "whose state is gone; start again with --force" in err
+    assert (code, out) == (2, "") and "whose state is gone; add --force" in err
     assert files[3].read_bytes() == before
+    assert run(slow_cli, *files, *FEW, "--resume", "--force")[0] == 0
+    assert read_recipe(files[3]).complete
 
 
 def test_two_runs_do_not_make_the_same_file(run, files):
     with claimed(files[3]):
         code, out, err = run(slow_cli, *files, *FEW)
-    assert (code, out) == (2, "") and "another run is making it" in err
+    assert (code, out) == (2, "") and "another run is writing it" in err
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(run, files, monkeypatch):
+def test_a_file_that_appears_before_the_painting_begins_is_not_replaced(run, files, monkeypatch):
     def appear(*_):
         files[3].write_bytes(b"mine")
         return Room(0, 1e12)

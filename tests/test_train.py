@@ -340,7 +340,6 @@ def test_output_among_the_photos_is_refused(run, job, photos):
 
 
 def test_losses_reach_tensorboard_once_the_training_begins(run, job, tmp_path):
-    pytest.importorskip("tensorboard")
     arguments = ["-o", job["output"], "--style", job["style"], "--tensorboard", tmp_path / "board"]
     arguments += [*TINY, *LAYERS, "--cpu", "--quiet"]
     assert run(train_cli, *arguments, "--data", tmp_path / "none")[0] == 2

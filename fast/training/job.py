@@ -138,7 +138,7 @@ def train(
         perceptual_loss = make_loss(dtype=dtype_of(precision))
     except ValueError as error:
         raise ValueError(f"--style {style}: {error}") from error
-    perceptual_loss.vgg.rounded = int8
+    perceptual_loss.vgg.rounded = int8  # from now on: the targets of the style are exact
     losses = BatchLosses(learner, perceptual_loss, settings)
     size = settings.image_size
     record = None

@@ -128,7 +128,7 @@ class Loop:
                 raise self.interrupt or KeyboardInterrupt
 
     def _learn(self, content: Tensor, batch: int) -> Tensor:
-        """From a batch of crops (B, 3, S, S), uint8, and its number; the loss and its TERMS."""
+        """From a batch of crops (B, 3, S, S), uint8, and its number; the values of TERMS."""
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
         seed = self.settings.seed + batch * processes + process
         content = as_float(content.to(self.accelerator.device, non_blocking=True))

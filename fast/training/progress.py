@@ -10,7 +10,7 @@ from torch import Tensor
 Item = TypeVar("Item")
 
 
-# The loss and its terms, in the order in which they are computed and shown.
+# In the order in which they are reported: the loss and what it is the weighted sum of.
 TERMS = ("loss", "content", "style", "tv", "checkerboard", "instability")
 
 

@@ -37,7 +37,7 @@ class Checkpoint:
 
     arguments: dict[str, int]
     weights: dict[str, Tensor]
-    style: dict[str, str] = field(default_factory=dict)
+    style: dict[str, str | None] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float | None] = field(default_factory=dict)
@@ -130,7 +130,7 @@ def _ours(stored: dict[str, Any]) -> Checkpoint:
     names = {part.name for part in fields(Checkpoint)}
     if not names <= stored.keys() or not all(isinstance(stored[name], dict) for name in names):
         raise ValueError("it is an incomplete checkpoint")
-    if not all(isinstance(value, str) for value in stored["style"].values()):
+    if not all(isinstance(value, str | None) for value in stored["style"].values()):
         raise ValueError("what it tells of its style is no text")
     if not all(isinstance(value, int | float | None) for value in stored["figures"].values()):
         raise ValueError("its figures are no numbers")
