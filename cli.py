@@ -204,7 +204,7 @@ def check_output(path: Path, *, exists_ok: bool, flag: str = "-o") -> None:
     if not path.parent.is_dir():
         raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
     try:
-        is_folder, exists = path.is_dir(), path.exists()
+        is_folder, exists = path.is_dir(), os.path.lexists(path)
         with TemporaryFile(dir=path.parent):  # some folders only seem to be writable
             pass
     except OSError as error:

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     launch.before_torch()
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -62,6 +63,8 @@ def main() -> int:
             GRID if args.grid else "+".join(path.stem for path in paths),
             known_names=[GRID, *(path.stem for path in find_models())],
         )
+    if args.mask and any(_is_same_file(job.target, args.mask) for job in jobs):
+        raise ValueError(f"-o {args.output}: the painting would replace --mask {args.mask}")
     is_single = len(jobs) + len(problems) == 1
     if any(job.is_video for job in jobs):
         check_video_settings(steadiness=args.steadiness, crf=args.crf)
@@ -122,6 +125,10 @@ def main() -> int:
         if peak > args.max_memory:
             cli.say(f"warning: --max-memory was exceeded: {peak / 1e9:.2f} GB were needed")
     return cli.FAILED if failed else cli.OK
+
+
+def _is_same_file(target: Path | None, path: Path) -> bool:
+    return target is not None and os.path.realpath(target) == os.path.realpath(path)
 
 
 def device_for(wanted: str | None, processes: Processes) -> str | None:
@@ -231,7 +238,7 @@ def report(outcome: Outcome) -> None:
 def list_models(names: list[str]) -> int:
     """Print a table of the models, of all in checkpoints/ by default."""
     lines, errors = table([find_model(name) for name in names] or find_models())
-    print("\n".join(lines))
+    print("\n".join(map(cli.printable, lines)))
     for error in errors:
         cli.say(f"error: {cli.one_line(error)}")
     return cli.FAILED if errors else cli.OK

@@ -66,7 +66,7 @@ def _row(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         str(arguments.get("stem_stride", 1)),
         _figure(figures.get("total"), ".3f"),
         _figure(figures.get("from_noise"), ".1f"),
-        _figure(figures.get("photos"), "d"),
+        _figure(figures.get("photos"), ".0f"),
     )
 
 

@@ -18,7 +18,7 @@ from media.pixels import as_bytes, as_float, resize
 from media.sheet import contact_sheet
 from media.video import VIDEO_HINT, Frame, Outline, pyav, read_frames, read_outline
 from media.video_writing import PartWriter, count_frames, join_parts, read_note
-from media.writing import encode_image, read_text, write_image
+from media.writing import encode_image, holds_text, read_text, write_image
 
 __all__ = [
     "FORMATS",
@@ -43,6 +43,7 @@ __all__ = [
     "encode_image",
     "find_images",
     "from_pil",
+    "holds_text",
     "join_parts",
     "pyav",
     "read_frames",

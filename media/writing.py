@@ -79,6 +79,11 @@ def encode_image(
         raise ValueError(f"{path}: {width}x{height} px as {name}: {error}") from error
 
 
+def holds_text(path: Path | str) -> bool:
+    """Whether the format of a file's suffix has room for a text."""
+    return Path(path).suffix.lower() != ".bmp"
+
+
 def read_text(path: Path | str) -> str:
     """The text that write_image embedded in a file; empty if there is none.
 

@@ -149,7 +149,7 @@ def main() -> int:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             cli.check_output(job.output, exists_ok=True)
             with claimed(job.output):
-                if args.resume and is_finished(job.output, force=args.force):
+                if args.resume and is_finished(job.output):
                     say_skipped(job.output, recipe)
                     continue
                 check_existing(job.output, resume=args.resume, force=args.force)

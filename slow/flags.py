@@ -166,6 +166,8 @@ def parse_args(description: str) -> argparse.Namespace:
     args = cli.parse_intermixed(parser, sys.argv[1:])
     if args.recipe_used:
         drop_what_does_not_fit(args, args.recipe_used)
+    if args.resume and args.force:
+        parser.error("--resume goes on and --force starts again; give one of them")
     if args.source and args.preset:
         parser.error("--from and --preset cannot be given together")
     ends_early = args.show_settings or args.recipe

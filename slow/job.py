@@ -1,6 +1,7 @@
 """One painting, from image files to an image file: nothing that was computed is lost."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import interrupt
-from media import Picture, check_format, read_image, sha256, write_image
+from media import Picture, check_format, holds_text, read_image, sha256, write_image
 from models.device import PRECISIONS
 from models.loss_settings import LossSettings
 from slow.masks import opacity_mask, read_regions
@@ -75,27 +76,21 @@ def check_existing(output: Path, *, resume: bool, force: bool) -> None:
             f"{state} is of an interrupted run: continue it with --resume, or start again with "
             "--force"
         )
-    if output.exists():
+    if os.path.lexists(output):
         raise ValueError(
             f"-o {output} exists; replace it with --force, or continue or skip it with --resume"
         )
 
 
-def is_finished(output: Path, *, force: bool) -> bool:
-    """Whether the result exists and is not that of an interrupted run; ValueError if it is, there
-    is no state to continue from, and `force` is not set.
+def is_finished(output: Path) -> bool:
+    """Whether the result exists and is not that of an interrupted run; ValueError if there is
+    something else, or no state to continue from.
     """
     if not output.exists() or state_path(output).exists():
         return False
-    try:
-        complete = read_recipe(output).complete
-    except ValueError:  # a format without room for a recipe
-        return True
-    if not (complete or force):
-        raise ValueError(
-            f"{output} is of an interrupted run, whose state is gone; add --force to start again"
-        )
-    return complete
+    if holds_text(output) and not read_recipe(output).complete:
+        raise ValueError(f"{output} is of an interrupted run, whose state is gone; delete it first")
+    return True
 
 
 def make_recipe(

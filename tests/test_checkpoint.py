@@ -104,7 +104,11 @@ def test_other_torch_files_are_recognised(stored, what, tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "what"),
-    [({"style": {"artist": 3}}, "is no text"), ({"figures": {"total": [1]}}, "are no numbers")],
+    [
+        ({"style": {"artist": 3}}, "is no text"),
+        ({"figures": {"total": [1]}}, "are no numbers"),
+        ({"figures": {"total": 10**400}}, "are no numbers"),
+    ],
 )
 def test_parts_of_another_kind_are_refused(checkpoint, part, what, tmp_path):
     for name, value in part.items():

@@ -247,6 +247,7 @@ def test_wrong_looks_are_told_before_anything_is_written(run, model, photos, tmp
         (["--stroke", 0], 2, "--stroke 0"),
         (["--blend", "1,2"], 2, "2 parts for 1 models"),
         (["--invert-mask"], 2, "needs a --mask"),
+        (["-o", tmp_path / "square.png", "--mask", tmp_path / "square.png"], 2, "would replace"),
         (["--mask", tmp_path / "none.png"], 2, "none.png: No such file"),
         (["--mask", tmp_path / "square.png"], 1, "square.png has 9x9 px, and not its"),
         (["--grid", "--blend", "1"], 2, "leave out --blend"),

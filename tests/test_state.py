@@ -211,10 +211,26 @@ def test_an_interrupted_result_without_its_state_is_not_replaced(run, files, mon
         run(slow_cli, *files, *FEW, "--save-every", 0)
     before = files[3].read_bytes()
     code, out, err = run(slow_cli, *files, *FEW, "--resume")
-    assert (code, out) == (2, "") and "whose state is gone; add --force" in err
+    assert (code, out) == (2, "") and "whose state is gone; delete it" in err
     assert files[3].read_bytes() == before
-    assert run(slow_cli, *files, *FEW, "--resume", "--force")[0] == 0
-    assert read_recipe(files[3]).complete
+    code, _, err = run(slow_cli, *files, *FEW, "--resume", "--force")
+    assert code == 2 and "give one of them" in err
+
+
+def test_another_picture_is_not_taken_for_a_finished_one(run, files):
+    write_image(files[3], smooth_image(32, 40))
+    code, out, err = run(slow_cli, *files, *FEW, "--resume")
+    assert (code, out) == (2, "") and f"{files[3]} holds no recipe" in err
+    bitmap = files[3].with_suffix(".bmp")  # which has no room for one
+    write_image(bitmap, smooth_image(32, 40))
+    code, _, err = run(slow_cli, *files[:3], bitmap, *FEW, "--resume")
+    assert code == 0 and "is finished" in err
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(run, files):
+    files[3].symlink_to("nowhere.png")
+    code, _, err = run(slow_cli, *files, *FEW)
+    assert code == 2 and "exists" in err and files[3].is_symlink()
 
 
 def test_two_runs_do_not_make_the_same_file(run, files):

@@ -58,10 +58,10 @@ def test_strength_stability_and_a_quick_run(run, job):
         ("", 10_000, 384, 0.03, None),
         ("--quick", 480, 256, 0.015, "starry_night.pth"),
         ("--quick --stem-stride 2 --steps 9", 9, 256, 0.015, "starry_night_lean.pth"),
-        ("--quick --init-from mine.pth --width 4", 480, 256, 0.015, "mine.pth"),
+        ("--quick --init-from the_scream --width 4", 480, 256, 0.015, "the_scream.pth"),
         ("--quick --width 4", 480, 256, 0.03, None),
-        ("--init-from mine.pth", 10_000, 384, 0.015, "mine.pth"),
-        ("--init-from mine.pth --learning-rate 0.1", 10_000, 384, 0.1, "mine.pth"),
+        ("--init-from the_scream", 10_000, 384, 0.015, "the_scream.pth"),
+        ("--init-from the_scream --learning-rate 0.1", 10_000, 384, 0.1, "the_scream.pth"),
     ],
 )
 def test_a_quick_run_is_short_and_starts_from_a_style(
@@ -281,8 +281,9 @@ def assert_learned_the_same(*paths):
         ("--steps", "0", "steps"),
         ("--style-layers", "relu8_1", "relu8_1"),
         ("--mixed-precision", "fp16", "GPU"),
-        ("--init-from", "nowhere.pth", "is no file"),
+        ("--init-from", "nowhere.pth", "there is no model 'nowhere.pth'; in checkpoints/"),
         ("--tensorboard", __file__, "is no folder"),
+        ("--tensorboard", f"{__file__}/deep", "test_train.py is no folder"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run, job, flag, value, what):
@@ -337,6 +338,14 @@ def test_output_among_the_photos_is_refused(run, job, photos):
     arguments = ["--style", job["style"], "--data", photos, "-o", photos / "style.pth"]
     code, _, err = run(train_cli, *arguments)
     assert code == 2 and "its preview would become a photo" in err
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".jsonl"])
+def test_tensorboard_does_not_take_the_trainings_own_files(run, job, suffix):
+    board = job["output"].with_suffix(suffix)
+    arguments = ["-o", job["output"], "--style", job["style"], "--data", job["data"]]
+    code, _, err = run(train_cli, *arguments, "--tensorboard", board)
+    assert code == 2 and f"--tensorboard {board} is a file that" in err and not board.exists()
 
 
 def test_losses_reach_tensorboard_once_the_training_begins(run, job, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate.utils import is_tensorboard_available
 
 import cli
-from fast.catalogue import CHECKPOINTS, SAMPLE_PHOTOS
+from fast.catalogue import CHECKPOINTS, SAMPLE_PHOTOS, find_model
 from fast.training.job import SAVE_EVERY, SAVE_EVERY_ON_GPU, train
 from fast.training.record import files_of, kept_checkpoints, written_files
 from fast.training.settings import MIXED_PRECISIONS, TrainingSettings
@@ -66,8 +66,8 @@ def parse_args(description: str) -> argparse.Namespace:
     )
     run.add_argument(
         "--init-from",
-        type=Path,
-        metavar="FILE.pth",
+        type=find_model,
+        metavar="NAME|FILE.pth",
         help="start from another style's weights, which gets further in equal time; the default "
         f"learning rate is {RATE_FROM_A_STYLE} then",
     )
@@ -142,8 +142,6 @@ def check_flags(args: argparse.Namespace) -> None:
         cli.check_output(file, exists_ok=True)
     if not args.style.is_file():
         raise ValueError(f"--style {args.style} is no file")
-    if args.init_from and not args.init_from.is_file():
-        raise ValueError(f"--init-from {args.init_from} is no file")
     ours = *written_files(args.output), *kept_checkpoints(args.output)
     ours = {os.path.realpath(file) for file in ours}
     for file in (args.style, args.init_from):
@@ -152,9 +150,19 @@ def check_flags(args: argparse.Namespace) -> None:
     folder = Path(os.path.realpath(args.output)).parent
     if folder.is_relative_to(os.path.realpath(args.data)):
         raise ValueError(f"-o {args.output} is in --data, where its preview would become a photo")
-    if args.tensorboard and args.tensorboard.exists() and not args.tensorboard.is_dir():
-        raise ValueError(f"--tensorboard {args.tensorboard} is no folder")
-    if args.tensorboard and not is_tensorboard_available():
+    if args.tensorboard:
+        _check_tensorboard(args.tensorboard, ours)
+
+
+def _check_tensorboard(folder: Path, ours: set[str]) -> None:
+    """ValueError unless TensorBoard's files can be written there, and none of ours lies there."""
+    if os.path.realpath(folder) in ours:
+        raise ValueError(f"--tensorboard {folder} is a file that the training writes")
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ValueError(f"--tensorboard {folder}: {nearest} is no folder")
+    cli.check_output(nearest / "events", exists_ok=True, flag="--tensorboard")
+    if not is_tensorboard_available():
         raise ValueError('--tensorboard needs: pip install -e ".[tensorboard]"')
 
 

@@ -132,9 +132,13 @@ def _ours(stored: dict[str, Any]) -> Checkpoint:
         raise ValueError("it is an incomplete checkpoint")
     if not all(isinstance(value, str | None) for value in stored["style"].values()):
         raise ValueError("what it tells of its style is no text")
-    if not all(isinstance(value, int | float | None) for value in stored["figures"].values()):
+    if not all(value is None or _is_number(value) for value in stored["figures"].values()):
         raise ValueError("its figures are no numbers")
     return Checkpoint(**{name: stored[name] for name in names})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e15)
 
 
 def _of_other_project(stored: dict[str, Any]) -> Checkpoint:
