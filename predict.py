@@ -14,7 +14,6 @@ if __name__ == "__main__":
     launch.before_torch()
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -62,9 +61,8 @@ def main() -> int:
             args.output,
             GRID if args.grid else "+".join(path.stem for path in paths),
             known_names=[GRID, *(path.stem for path in find_models())],
+            other_inputs=[args.mask] if args.mask else [],
         )
-    if args.mask and any(_is_same_file(job.target, args.mask) for job in jobs):
-        raise ValueError(f"-o {args.output}: the painting would replace --mask {args.mask}")
     is_single = len(jobs) + len(problems) == 1
     if any(job.is_video for job in jobs):
         check_video_settings(steadiness=args.steadiness, crf=args.crf)
@@ -125,10 +123,6 @@ def main() -> int:
         if peak > args.max_memory:
             cli.say(f"warning: --max-memory was exceeded: {peak / 1e9:.2f} GB were needed")
     return cli.FAILED if failed else cli.OK
-
-
-def _is_same_file(target: Path | None, path: Path) -> bool:
-    return target is not None and os.path.realpath(target) == os.path.realpath(path)
 
 
 def device_for(wanted: str | None, processes: Processes) -> str | None:

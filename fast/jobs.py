@@ -43,7 +43,12 @@ class Job:
 
 
 def plan_jobs(
-    inputs: Sequence[str], output: str, model_name: str, *, known_names: Collection[str] = ()
+    inputs: Sequence[str],
+    output: str,
+    model_name: str,
+    *,
+    known_names: Collection[str] = (),
+    other_inputs: Collection[Path] = (),
 ) -> tuple[list[Job], list[str]]:
     """Find the photos and name their paintings.
 
@@ -58,6 +63,7 @@ def plan_jobs(
         output: a folder, a file with the suffix of a format, or "-".
         model_name: of the model, for the names of the paintings.
         known_names: of other models whose paintings may lie beside the photos.
+        other_inputs: what else is read, and not to be overwritten.
 
     Returns:
         The jobs, and a line about each input of which there is no photo and each folder that
@@ -92,7 +98,7 @@ def plan_jobs(
         elif job.source and _suffix(job.source) in VIDEOS:
             raise ValueError(f"-o -: the video {job.source} needs a file to be painted to")
         jobs = [job]
-    _check_targets(jobs)
+    _check_targets(jobs, other_inputs)
     return jobs, problems
 
 
@@ -179,16 +185,18 @@ def _suffix(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _check_targets(jobs: Sequence[Job]) -> None:
-    """ValueError if two paintings would go to one file, or one over a photo."""
-    sources = {_real(job.source) for job in jobs if job.source}
+def _check_targets(jobs: Sequence[Job], other_inputs: Collection[Path]) -> None:
+    """ValueError if two paintings would go to one file, or one over an input."""
+    sources = {_real(path) for path in (*other_inputs, *(job.source for job in jobs)) if path}
     writers: dict[Path, Job] = {}
     for job in jobs:
         if not job.target:
             continue
         place = _real(job.target)
         if place in sources:
-            raise ValueError(f"{job.target} is one of the inputs; choose another -o")
+            raise ValueError(
+                f"{job.target} is one of the inputs, which it would replace; choose another -o"
+            )
         if place in writers:
             raise ValueError(
                 f"several inputs would be written to {job.target}: {writers[place].source} and "

@@ -209,7 +209,7 @@ def _to_tensor(image: Image.Image) -> Tensor:
 def scaled_size(
     size: tuple[int, int], long_side: int | None = None, short_side: int | None = None
 ) -> tuple[int, int]:
-    """Width and height with one side as asked for; 1 px at least."""
+    """The sides, in the same order, with the longer or the shorter as asked for; 1 px at least."""
     scale = long_side / max(size) if long_side else short_side / min(size) if short_side else 1
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

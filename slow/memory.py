@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from media import resize
+from media.images import scaled_size
 from models.loss_settings import LossSettings
 from models.losses import LossTerms, PerceptualLoss
 from models.memory import free_memory, is_out_of_memory, keep_pages, taken_memory
@@ -18,7 +19,7 @@ from models.vgg import num_channels, stride
 from slow.objective import Objective, tiled_objective
 from slow.optimizers import LARGE, SHORT_HISTORY
 from slow.settings import SlowSettings, scales
-from slow.start import coarsest_stride, scaled_shape
+from slow.start import coarsest_stride
 
 # Bytes for each pixel of a tile with its halo, forward and backward, by the bytes of a number.
 # Every tile takes FIXED_BYTES more. Measured by python -m benchmarks.memory.
@@ -139,7 +140,7 @@ class BoundedObjective:
             last_step += scale.steps
             if scale.size < max(content.shape[-2:]):
                 continue
-            size = scaled_shape(self.shape, scale.size)
+            size = scaled_size(self.shape, scale.size)
             run = (self.settings, loss.settings, loss.vgg.dtype)
             side = self.sides[scale.size] = choose_side(size, self.room.free, *run)
             memory = self.room.taken + memory_needed(size, side, *run)

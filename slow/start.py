@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from media import resize
+from media.images import scaled_size
 from models.loss_settings import LossSettings
 from models.vgg import stride
 from slow.settings import SlowSettings, scales
@@ -20,15 +21,9 @@ from slow.settings import SlowSettings, scales
 NOISE = 0.02
 
 
-def scaled_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
-    """Height and width with a longer side of this many px; 1 px at least."""
-    height, width = (max(1, round(side * size / max(shape))) for side in shape)
-    return height, width
-
-
 def resize_long_side(image: Tensor, size: int) -> Tensor:
     """An image (1, C, H, W) with a longer side of this many px, as by media.resize."""
-    return resize(image, scaled_shape(image.shape[-2:], size))
+    return resize(image, scaled_size(image.shape[-2:], size))
 
 
 def coarsest_stride(loss: LossSettings) -> int:
